@@ -1,0 +1,72 @@
+"""Every error of the project. The class says whose fault it is; the message says what to do next.
+
+Nothing here formats for a terminal or for HTTP: composition roots do.
+"""
+
+
+class DragonError(Exception):
+    """Root of all errors raised on purpose."""
+
+
+class OurError(DragonError):
+    """This end asked for something impossible: a wrong setting, a missing file, a misuse of an interface."""
+
+
+class PeerError(DragonError):
+    """The other end broke the protocol: the session is refused or closed, nothing else is affected.
+
+    `field` names the part of the message that did not fit.
+    """
+
+    def __init__(self, message: str, *, field: str = "") -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class RetryableError(DragonError):
+    """The same request may succeed later; `retry_after_seconds` is the delay to wait before it."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
+class CapacityError(RetryableError):
+    """An open that does not fit: `requested` and `available` count the scarce thing, named in the message."""
+
+    def __init__(self, message: str, *, requested: int, available: int, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+        self.requested = requested
+        self.available = available
+
+
+class PromptTooLongError(OurError):
+    """A prompt that no context can hold: both lengths in tokens."""
+
+    def __init__(self, *, num_tokens: int, max_tokens: int) -> None:
+        super().__init__(
+            f"the prompt has {num_tokens} tokens, the context holds {max_tokens}: "
+            "shorten the conversation or raise context_length"
+        )
+        self.num_tokens = num_tokens
+        self.max_tokens = max_tokens
+
+
+class EngineError(DragonError):
+    """The language model failed under a session that had been opened correctly."""
+
+
+class ModelError(OurError):
+    """A model file that is missing, damaged, or not what the deployment needs; says how to get the right one."""
+
+
+class StoreError(OurError):
+    """The document store cannot do what was asked: locked, damaged, full."""
+
+
+class DocumentError(OurError):
+    """A document that cannot be ingested: empty, too large, unreadable, of an unknown type."""
+
+
+class SettingsError(OurError):
+    """A setting that is unknown or has a bad value; the message has the full path of the key."""

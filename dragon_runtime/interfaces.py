@@ -1,0 +1,191 @@
+"""The Protocols between the session's driver and the outside: engine, retriever, embedder, channel, clock.
+
+Implementations live beside this file, one outside thing each; a third-party exception never leaves its adapter.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dragon_core.types import BranchId, Context, Cut, Sampling, Step, Vocabulary, Weighting
+
+
+class Clock(Protocol):
+    """Monotonic time in seconds; no wall clock of another machine is ever compared with it."""
+
+    def __call__(self) -> float: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineRequest:
+    """What a session asks an engine to open: contexts, the bare prompt, and how to mix, sample and cut.
+
+    `bare_prompt` is None unless the weighting rule needs p0. `max_branches` is B, `max_tokens` the longest answer.
+    """
+
+    contexts: tuple[Context, ...]
+    bare_prompt: tuple[int, ...] | None
+    weighting: Weighting
+    sampling: Sampling
+    cut: Cut
+    max_branches: int
+    max_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Append `tokens` to `branch` and answer `ticket` with the distribution after them.
+
+    No tokens: the distribution after the prompt; only while the branch is empty.
+    """
+
+    ticket: int
+    branch: BranchId
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Make `branch` a copy of `source` as it stands after the commands before this one."""
+
+    source: BranchId
+    branch: BranchId
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Drop every token of `branch` at or after `position`; feeds not yet run are never run, their tickets unanswered."""
+
+    branch: BranchId
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Free the sequences of `branch`; its unanswered tickets stay unanswered."""
+
+    branch: BranchId
+
+
+Command = Feed | Fork | Rollback | Drop
+
+
+class EngineSession(Protocol):
+    """One answer's sequences on an engine. Branch 0 exists from the start and holds the prompt."""
+
+    @property
+    def constant_weight_level(self) -> int | None:
+        """The weight in 1/1024 nat when the rule keeps it constant, else None."""
+
+    @property
+    def prefill_seconds(self) -> float: ...
+
+    def submit(self, commands: Sequence[Command]) -> None:
+        """Queue commands; they run in order, between decodes. Never blocks.
+
+        Raises:
+            OurError: a branch that does not exist, a token beyond the vocabulary, too many branches or tokens.
+        """
+
+    async def close(self) -> None:
+        """Free every sequence. Tickets not answered by then never are. Safe to call twice."""
+
+
+StepListener = Callable[[int, Step], None]
+FailureListener = Callable[[Exception], None]
+
+
+class Engine(Protocol):
+    """A language model that steps several sessions at once and publishes mixed, cut, quantised distributions."""
+
+    @property
+    def vocabulary(self) -> Vocabulary: ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens one sequence holds, prompt and answer together."""
+
+    @property
+    def decode_seconds(self) -> float:
+        """A recent, smoothed time of one step of one session."""
+
+    @property
+    def chat_template(self) -> str:
+        """The model's own Jinja chat template."""
+
+    def tokenise(self, text: str, *, special: bool) -> list[int]:
+        """Token ids of `text`; with `special`, text such as `<|im_end|>` becomes special tokens. Adds none itself."""
+
+    async def open(
+        self, request: EngineRequest, *, on_step: StepListener, on_failure: FailureListener
+    ) -> EngineSession:
+        """Prefill all contexts. The listeners are called on the event loop that opened the session.
+
+        Raises:
+            CapacityError: more sequences than are free. PromptTooLongError: a context or answer that does not fit.
+        """
+
+
+class Embedder(Protocol):
+    """Text to unit vectors."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def revision(self) -> str:
+        """A digest of the weights: peers must agree on it."""
+
+    @property
+    def dimension(self) -> int: ...
+
+    async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dimension) rows of unit length, in the order of `texts`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Passage:
+    """A retrieved piece of a document with its relevance (cosine similarity to the query)."""
+
+    document_id: str
+    text: str
+    relevance: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Document:
+    """A document of the store. `document_id` is derived from its content: the same file has the same id."""
+
+    document_id: str
+    name: str
+    media_type: str
+    size_bytes: int
+    num_passages: int
+    added_at: float
+    attributes: dict[str, str] = field(default_factory=dict)
+
+
+class Retriever(Protocol):
+    """Finds passages."""
+
+    async def retrieve(self, query: str, *, num_passages: int) -> list[Passage]:
+        """The most relevant passages first; empty when the store is."""
+
+
+class Channel(Protocol):
+    """An ordered pipe of one session's frames to the other end. Loss shows as a gap in the sequence numbers."""
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame; never blocks. Frames over the queue's limit, or sent while disconnected, are lost."""
+
+    async def receive(self) -> bytes:
+        """The next frame from the other end.
+
+        Raises:
+            OurError: the channel was closed.
+        """
+
+
