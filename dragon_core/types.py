@@ -177,3 +177,41 @@ class Step:
 
     published: Published
     context_shares: NDArray[np.float32] = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Append `tokens` to `branch` and answer `ticket` with the distribution after them.
+
+    No tokens: the distribution after the prompt; only while the branch is empty.
+    """
+
+    ticket: int
+    branch: BranchId
+    tokens: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Fork:
+    """Make `branch` a copy of `source` as it stands after the commands before this one."""
+
+    source: BranchId
+    branch: BranchId
+
+
+@dataclass(frozen=True, slots=True)
+class Rollback:
+    """Drop every token of `branch` at or after `position`; feeds not yet run are never run, their tickets unanswered."""
+
+    branch: BranchId
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Drop:
+    """Free the sequences of `branch`; its unanswered tickets stay unanswered."""
+
+    branch: BranchId
+
+
+Command = Feed | Fork | Rollback | Drop

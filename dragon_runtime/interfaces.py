@@ -10,7 +10,12 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.types import BranchId, Context, Cut, Sampling, Step, Vocabulary, Weighting
+from dragon_core.types import Command as Command
+from dragon_core.types import Context, Cut, Sampling, Step, Vocabulary, Weighting
+from dragon_core.types import Drop as Drop
+from dragon_core.types import Feed as Feed
+from dragon_core.types import Fork as Fork
+from dragon_core.types import Rollback as Rollback
 
 
 class Clock(Protocol):
@@ -33,44 +38,6 @@ class EngineRequest:
     cut: Cut
     max_branches: int
     max_tokens: int
-
-
-@dataclass(frozen=True, slots=True)
-class Feed:
-    """Append `tokens` to `branch` and answer `ticket` with the distribution after them.
-
-    No tokens: the distribution after the prompt; only while the branch is empty.
-    """
-
-    ticket: int
-    branch: BranchId
-    tokens: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Fork:
-    """Make `branch` a copy of `source` as it stands after the commands before this one."""
-
-    source: BranchId
-    branch: BranchId
-
-
-@dataclass(frozen=True, slots=True)
-class Rollback:
-    """Drop every token of `branch` at or after `position`; feeds not yet run are never run, their tickets unanswered."""
-
-    branch: BranchId
-    position: int
-
-
-@dataclass(frozen=True, slots=True)
-class Drop:
-    """Free the sequences of `branch`; its unanswered tickets stay unanswered."""
-
-    branch: BranchId
-
-
-Command = Feed | Fork | Rollback | Drop
 
 
 class EngineSession(Protocol):

@@ -1,0 +1,265 @@
+"""What crosses between two peers: the envelope and every message of a session. Data only; bytes are `codec`'s.
+
+Field order is the wire order (docs/protocol.md). Durations travel as such; no wall clock is ever sent.
+"""
+
+import enum
+import hashlib
+from typing import Annotated
+
+import msgspec
+
+from dragon_core.errors import PeerError
+from dragon_core.types import CouplingKind, Peer, Vocabulary, WeightingRule
+
+PROTOCOL_VERSION = 1
+
+UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
+UInt64 = Annotated[int, msgspec.Meta(ge=0, le=2**64 - 1)]
+Weight = Annotated[int, msgspec.Meta(ge=-10_240_000, le=10_240_000)]
+Position = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
+Share = Annotated[int, msgspec.Meta(ge=0, le=1000)]
+Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Name = Annotated[str, msgspec.Meta(max_length=200)]
+Text = Annotated[str, msgspec.Meta(max_length=2_000_000)]
+
+
+class FinishReason(enum.StrEnum):
+    """Why an answer ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    ERROR = "error"
+
+
+class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """Root of all messages; each is an array that starts with its tag."""
+
+
+class Fingerprint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """What two peers must have in common, compared field by field."""
+
+    vocabulary: Name
+    template: Name
+    embedding: Name
+    embedding_dimension: UInt32
+    embedding_revision: Name
+    weighting_rule: WeightingRule
+    weighting_temperature: float
+    weighting_beta: float
+    weighting_gamma: float
+    max_published_tokens: UInt32
+    nucleus: float
+
+    def difference(self, theirs: "Fingerprint") -> tuple[str, object, object] | None:
+        """The first field that differs with both values, or None."""
+        for name in self.__struct_fields__:
+            ours_value, theirs_value = getattr(self, name), getattr(theirs, name)
+            if ours_value != theirs_value:
+                return name, ours_value, theirs_value
+        return None
+
+
+class ChatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One turn of the conversation."""
+
+    role: Annotated[str, msgspec.Meta(max_length=20)]
+    content: Text
+
+
+class Open(Message, frozen=True, tag=1, kw_only=True):
+    """The opener asks for a session. `settled` is empty but when a replica is replaced in mid-answer.
+
+    `placement` None lets both ends compute it from the two Ready messages; a given one is kept.
+    """
+
+    version: UInt32
+    fingerprint: Fingerprint
+    messages: Annotated[tuple[ChatMessage, ...], msgspec.Meta(min_length=1, max_length=1000)]
+    temperature: Annotated[float, msgspec.Meta(ge=0, le=10)]
+    top_k: UInt32
+    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)]
+    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    seed: UInt64
+    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    stop: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=1000)], ...], msgspec.Meta(max_length=16)]
+    coupling: CouplingKind
+    window: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    branches: Annotated[int, msgspec.Meta(ge=1, le=16)]
+    placement: Peer | None
+    num_top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None
+    deadline_seconds: Seconds
+    settled: Annotated[tuple[UInt32, ...], msgspec.Meta(max_length=1_000_000)] = ()
+
+
+class Accepted(Message, frozen=True, tag=2, kw_only=True):
+    """A replica took the session and will be Ready within the prefill deadline."""
+
+    replica: Name
+    prefill_deadline_seconds: Seconds
+
+
+class Refused(Message, frozen=True, tag=3, kw_only=True):
+    """No session: `field` names what did not fit; `retry_after_seconds` is None when trying again is no use."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=2000)]
+    field: Name = ""
+    retry_after_seconds: Seconds | None = None
+
+
+class Ready(Message, frozen=True, tag=4, kw_only=True):
+    """The sender's contexts are prefilled. The opener adds the round trip that placement is computed with."""
+
+    num_contexts: UInt32
+    constant_weight_level: Weight | None
+    decode_seconds: Seconds
+    rtt_seconds: Seconds | None = None
+
+
+class Draft(Message, frozen=True, tag=5):
+    """A frame: a revocable guess (`via` at the parent's position) and the distribution at `position` after it.
+
+    Without parent its context is all targets before `position`. `weight_level` is absent where Ready gave it.
+    """
+
+    id: UInt32
+    parent: UInt32 | None
+    via: UInt32 | None
+    position: Position
+    weight_level: Weight | None
+    dropped: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    distribution: Annotated[bytes, msgspec.Meta(max_length=16_384)]
+
+
+class TopToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One likely token with its log-probability in p~."""
+
+    token: UInt32
+    logprob: float
+
+
+class TargetDetail(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """What is known of a token that was settled from both frames: the opener's share in 1/1000."""
+
+    opener_share: Share
+    logprob_level: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+    dropped: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    top: Annotated[tuple[TopToken, ...], msgspec.Meta(max_length=20)] = ()
+
+
+class Target(Message, frozen=True, tag=6):
+    """Fixed tokens from `position` on. A detail is None where the token was settled early or degraded."""
+
+    position: Position
+    tokens: Annotated[tuple[UInt32, ...], msgspec.Meta(min_length=1, max_length=1_000_000)]
+    details: Annotated[tuple[TargetDetail | None, ...], msgspec.Meta(max_length=1_000_000)]
+
+
+class MoveRequest(Message, frozen=True, tag=7):
+    """Asks the aggregator to hand over to `placement`."""
+
+    placement: Peer
+    reason: Annotated[str, msgspec.Meta(max_length=500)]
+
+
+class Handover(Message, frozen=True, tag=8):
+    """The aggregator gives the authority away, with its own live frames from `position` on."""
+
+    position: Position
+    drafts: Annotated[tuple[Draft, ...], msgspec.Meta(max_length=16_384)]
+
+
+class Resume(Message, frozen=True, tag=9, kw_only=True):
+    """What the sender holds; the other resends what follows.
+
+    `term_position` is where the sender's term began: what an older term fixed at or after it is void.
+    `mix_position` is the first position at which the opener wants frames again after a takeover.
+    """
+
+    next_position: Position
+    last_sequence: UInt64
+    is_aggregator: bool
+    term_position: Position = 0
+    mix_position: Position | None = None
+
+
+class DocumentShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A public document and the share it had in the answer, in 1/1000."""
+
+    document_id: Name
+    share: Share
+
+
+class Counters(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
+    """One peer's counts over an answer; positions are those at which its own frame was made in time."""
+
+    num_positions: UInt32 = 0
+    num_hits: UInt32 = 0
+    num_steps: UInt32 = 0
+    num_wasted_steps: UInt32 = 0
+    max_window_used: UInt32 = 0
+
+
+class Finish(Message, frozen=True, tag=10, kw_only=True):
+    """The sender's end of the answer. `documents` are the other peer's; the opener never names its own."""
+
+    reason: FinishReason
+    counters: Counters
+    documents: Annotated[tuple[DocumentShare, ...], msgspec.Meta(max_length=1000)] = ()
+
+
+class Failure(Message, frozen=True, tag=11, kw_only=True):
+    """The sender gives the session up."""
+
+    reason: Annotated[str, msgspec.Meta(max_length=2000)]
+    field: Name = ""
+
+
+class Probe(Message, frozen=True, tag=12):
+    """Nothing but its envelope: measures an idle link."""
+
+
+AnyMessage = (
+    Open | Accepted | Refused | Ready | Draft | Target | MoveRequest | Handover | Resume | Finish | Failure | Probe
+)
+
+
+class Envelope(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """One frame on a channel: authority, order, time, and the message.
+
+    `sent_ms` is the sender's monotonic clock; `echo_ms` the last `sent_ms` it received, `hold_ms` ago.
+    """
+
+    term: UInt32
+    sequence: UInt64
+    sent_ms: UInt64
+    echo_ms: UInt64 | None
+    hold_ms: UInt32
+    message: AnyMessage
+
+
+def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
+    """SHA-256 over every token's bytes and the special and end ids: equal for equal vocabularies."""
+    digest = hashlib.sha256()
+    for token in vocabulary.token_bytes:
+        digest.update(len(token).to_bytes(4, "little"))
+        digest.update(token)
+    for ids in (vocabulary.special_ids, vocabulary.end_ids):
+        digest.update(repr(sorted(ids)).encode())
+    return digest.hexdigest()
+
+
+def require_same(ours: Fingerprint, theirs: Fingerprint) -> None:
+    """Refuse a peer that computes something else.
+
+    Raises:
+        PeerError: names the field and both values.
+    """
+    if (found := ours.difference(theirs)) is not None:
+        field, our_value, their_value = found
+        raise PeerError(
+            f"the two ends differ in {field}: here {our_value!r}, there {their_value!r}; "
+            "run both with the same model vocabulary, template, embedding model and settings",
+            field=f"fingerprint.{field}",
+        )
