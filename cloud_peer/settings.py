@@ -1,0 +1,56 @@
+"""The settings of the cloud's end. How they are loaded is `dragon_runtime.settings`'."""
+
+import socket
+from pathlib import Path
+
+import platformdirs
+from pydantic import Field
+
+from dragon_runtime.settings import (
+    BrokerSettings,
+    EmbeddingSettings,
+    LogSettings,
+    ModelSettings,
+    PeerSettings,
+    SettingsGroup,
+    StoreSettings,
+)
+from dragon_runtime.settings.groups import Port, TopicName, UserPath
+
+
+class MetricsSettings(SettingsGroup):
+    """Where metrics and health are served."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address metrics and health are served on.")
+    port: Port = Field(default=9464, description="Port metrics and health are served on.")
+
+
+class CloudSettings(PeerSettings):
+    """Everything a cloud peer can be told."""
+
+    replica: TopicName = Field(
+        default_factory=lambda: socket.gethostname().lower(),
+        description="Name of this replica, unique in the deployment; unset: the host name.",
+    )
+    namespace: TopicName = Field(default="default", description="Namespace of the deployment.")
+    deployment: TopicName = Field(default="dragon", description="Name of the deployment.")
+    data_folder: UserPath = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("dragon-cloud", appauthor=False)),
+        description="Where an embedded store and downloaded models are kept.",
+    )
+    max_sessions: int = Field(default=16, ge=1, le=100_000, description="Sessions served at once; more are refused.")
+    drain_seconds: float = Field(
+        default=30.0, ge=0, le=3600, description="How long running sessions may go on at shutdown."
+    )
+    documents: UserPath | None = Field(default=None, description="Folder of public documents to ingest at start.")
+    model: ModelSettings = Field(default=ModelSettings(num_sequences=32), description="The language model.")
+    embedding: EmbeddingSettings = Field(default=EmbeddingSettings(), description="The embedding model.")
+    store: StoreSettings = Field(default=StoreSettings(), description="The public documents.")
+    broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker.")
+    metrics: MetricsSettings = Field(default=MetricsSettings(), description="Metrics and health.")
+    log: LogSettings = Field(default=LogSettings(), description="Logging.")
+
+    @property
+    def store_folder(self) -> Path:
+        """Where an embedded store lies."""
+        return self.store.folder or self.data_folder / "store"

@@ -1,0 +1,250 @@
+"""The groups of settings that both ends share. Values and their limits only; where they come from is `loading`'s.
+
+Names are those of the resource and the chart in snake case: one setting has one name everywhere.
+"""
+
+import enum
+import ipaddress
+import math
+from pathlib import Path
+from typing import Annotated, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
+
+from dragon_core.errors import SettingsError
+from dragon_core.types import CouplingKind, Cut, Peer, Weighting, WeightingRule
+
+
+class SettingsGroup(BaseModel):
+    """Root of all groups: frozen and closed; a value in an error message is never repeated by pydantic itself."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+
+class PlacementChoice(enum.StrEnum):
+    """Which end aggregates: computed from measurements, or kept at one."""
+
+    AUTO = "auto"
+    EDGE = "edge"
+    CLOUD = "cloud"
+
+    @property
+    def pinned(self) -> Peer | None:
+        """The peer that always aggregates, or None for auto. The edge is the one with the user."""
+        return {PlacementChoice.EDGE: Peer.OPENER, PlacementChoice.CLOUD: Peer.OTHER}.get(self)
+
+
+class LogLevel(enum.StrEnum):
+    """How much is logged."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+class LogFormat(enum.StrEnum):
+    """How a log line looks."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def _expanded(value: object) -> object:
+    """`~` in a path means the home folder, in files and in the environment as well as in a shell."""
+    if value == "":
+        raise ValueError("a path must not be empty")
+    return Path(value).expanduser() if isinstance(value, str | Path) else value
+
+
+def _split(value: object) -> object:
+    """Lists are written `a,b` in the environment and in flags."""
+    if isinstance(value, str):
+        return tuple(item.strip() for item in value.split(",") if item.strip())
+    return value
+
+
+UserPath = Annotated[Path, BeforeValidator(_expanded)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
+Port = Annotated[int, Field(ge=1, le=65_535)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+TopicName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+
+
+class WeightingSettings(SettingsGroup):
+    """How the weight of a context comes about (docs/protocol.md)."""
+
+    rule: WeightingRule = Field(
+        default=WeightingRule.EVIDENCE, description="Weighting rule; both ends must have the same."
+    )
+    temperature: float = Field(default=0.1, gt=0, le=100, description="Tau of the relevance rule.")
+    beta: float | None = Field(
+        default=None, ge=0, le=100, description="Beta of evidence (default 1) and contrast (default 0.25)."
+    )
+    gamma: float = Field(default=0.5, ge=0, le=100, description="Gamma of the contrast rule.")
+
+    def to_weighting(self) -> Weighting:
+        """The core's value of the same name."""
+        return Weighting(rule=self.rule, temperature=self.temperature, beta=self.beta, gamma=self.gamma)
+
+
+class ProtocolSettings(SettingsGroup):
+    """What an answer is computed with. Both ends must agree on weighting, `max_published_tokens` and `nucleus`."""
+
+    window: int = Field(
+        default=32, ge=1, le=1024, description="Most positions published past the last target (1: in step)."
+    )
+    branches: int = Field(default=2, ge=1, le=16, description="Guesses followed at once.")
+    max_published_tokens: int = Field(default=64, ge=1, le=1024, description="Most tokens of a published distribution.")
+    nucleus: float = Field(
+        default=0.99, gt=0, le=1, description="Probability mass a published distribution keeps at least."
+    )
+    weighting: WeightingSettings = Field(default=WeightingSettings(), description="How contexts are weighed.")
+    coupling: CouplingKind = Field(default=CouplingKind.SHARED_NOISE, description="How a token is chosen and guessed.")
+    placement: PlacementChoice = Field(
+        default=PlacementChoice.AUTO,
+        description="Which end aggregates; edge also keeps every distribution on the device.",
+    )
+    num_passages: int = Field(default=2, ge=0, le=64, description="Passages retrieved for an answer at each end.")
+    passages_per_context: int = Field(default=2, ge=1, le=64, description="Passages one context is prompted with.")
+
+    @property
+    def cut(self) -> Cut:
+        """What a published distribution keeps."""
+        return Cut(nucleus=self.nucleus, max_published_tokens=self.max_published_tokens)
+
+    @property
+    def max_contexts(self) -> int:
+        """Contexts an answer has at most: without a passage there is one, of the bare prompt."""
+        return max(1, math.ceil(self.num_passages / self.passages_per_context))
+
+
+class ModelSettings(SettingsGroup):
+    """The language model of this end."""
+
+    path: UserPath | None = Field(
+        default=None, description="A GGUF file on this machine. Neither path nor url: the bundled one."
+    )
+    url: str | None = Field(
+        default=None, pattern=r"^https?://", description="Where to get the GGUF file from once; needs sha256."
+    )
+    sha256: Sha256 | None = Field(default=None, description="Digest of the file, checked before it is loaded.")
+    context_length: int = Field(
+        default=2048, ge=128, le=1_048_576, description="Tokens of one sequence, prompt and answer."
+    )
+    num_threads: int | None = Field(
+        default=None, ge=1, le=1024, description="Threads of a decode; unset: the cores of this machine less one."
+    )
+    num_sequences: int = Field(
+        default=8,
+        ge=1,
+        le=256,
+        description="Sequences of all sessions together; one needs (contexts + bare prompt) x branches.",
+    )
+
+    @model_validator(mode="after")
+    def _one_source(self) -> Self:
+        if self.path is not None and self.url is not None:
+            raise ValueError("set path or url, not both")
+        if self.url is not None and self.sha256 is None:
+            raise ValueError("a model from a url needs its sha256")
+        return self
+
+
+class EmbeddingSettings(SettingsGroup):
+    """The embedding model; both ends must have the same."""
+
+    uri: str = Field(
+        default="bundled://all-minilm-l6-v2", min_length=1, description="`bundled://NAME`, or the path of a GGUF file."
+    )
+
+
+class StoreSettings(SettingsGroup):
+    """Where this end keeps its documents: a folder of its own, or a Milvus server."""
+
+    folder: UserPath | None = Field(
+        default=None, description="Folder of an embedded store; unset and no uri: in data_folder."
+    )
+    uri: str | None = Field(default=None, pattern=r"^https?://", description="Address of a Milvus server.")
+    token: SecretStr | None = Field(default=None, description="`user:password` of the Milvus server.")
+    tls: bool = Field(default=False, description="Whether the server is spoken to over TLS.")
+
+    @model_validator(mode="after")
+    def _one_place(self) -> Self:
+        if self.folder is not None and self.uri is not None:
+            raise ValueError("set folder or uri, not both")
+        if self.uri is None and (self.token is not None or self.tls):
+            raise ValueError("token and tls are for a server: set uri")
+        return self
+
+
+class BrokerSettings(SettingsGroup):
+    """The MQTT broker between the two ends."""
+
+    host: str = Field(default="127.0.0.1", min_length=1, description="Name or address of the broker.")
+    port: Port = Field(default=1883, description="Port of the broker; 8883 is usual with TLS.")
+    ca_file: UserPath | None = Field(default=None, description="PEM file of the authority to trust; set: TLS is used.")
+    certificate_file: UserPath | None = Field(default=None, description="PEM certificate of this end, for mutual TLS.")
+    key_file: UserPath | None = Field(default=None, description="PEM key of that certificate.")
+    username: str | None = Field(default=None, min_length=1, description="User name at the broker.")
+    password_file: UserPath | None = Field(default=None, description="File that holds the password.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if (self.certificate_file is None) != (self.key_file is None):
+            raise ValueError("certificate_file and key_file belong together: set both or neither")
+        if self.certificate_file is not None and self.ca_file is None:
+            raise ValueError("a client certificate is only used over TLS: set ca_file too")
+        if self.password_file is not None and self.username is None:
+            raise ValueError("a password needs a username")
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.ca_file is not None
+
+    def password(self) -> SecretStr | None:
+        """The password, read now, so that a rotated one is used at the next connect.
+
+        Raises:
+            SettingsError: the file cannot be read or is empty.
+        """
+        return None if self.password_file is None else read_secret(self.password_file, key="broker.password_file")
+
+
+class LogSettings(SettingsGroup):
+    """What is logged, and how."""
+
+    level: LogLevel = Field(default=LogLevel.INFO, description="Least severe level that is logged.")
+    format: LogFormat = Field(default=LogFormat.TEXT, description="Lines for people, or one JSON object per line.")
+
+    @field_validator("level", "format", mode="before")
+    @classmethod
+    def _any_case(cls, value: object) -> object:
+        return value.lower() if isinstance(value, str) else value
+
+
+def read_secret(path: Path, *, key: str) -> SecretStr:
+    """The content of a secret file without the white space around it; `key` names the setting in errors.
+
+    Raises:
+        SettingsError: the file cannot be read or is empty.
+    """
+    try:
+        text = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{key}: cannot read {path}: {error}") from error
+    if not text:
+        raise SettingsError(f"{key}: {path} is empty")
+    return SecretStr(text)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a name or address means this machine only: localhost, 127.0.0.0/8, ::1 (brackets allowed)."""
+    bare = host.removeprefix("[").removesuffix("]").lower().rstrip(".")
+    if bare == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(bare).is_loopback
+    except ValueError:
+        return False

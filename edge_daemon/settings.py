@@ -1,0 +1,96 @@
+"""The settings of the device's end. How they are loaded is `dragon_runtime.settings`'."""
+
+from pathlib import Path
+from typing import Self
+
+import platformdirs
+from pydantic import Field, SecretStr, model_validator
+
+from dragon_core.errors import SettingsError
+from dragon_runtime.settings import (
+    BrokerSettings,
+    EmbeddingSettings,
+    LogSettings,
+    ModelSettings,
+    PeerSettings,
+    SettingsGroup,
+    StoreSettings,
+    is_loopback,
+    read_secret,
+)
+from dragon_runtime.settings.groups import Names, Port, TopicName, UserPath
+
+MIN_API_KEY_LENGTH = 16
+
+MIB = 1024 * 1024
+
+
+class ApiSettings(SettingsGroup):
+    """The HTTP API on the device."""
+
+    host: str = Field(
+        default="127.0.0.1", min_length=1, description="Address to listen on; any but loopback needs a key."
+    )
+    port: Port = Field(default=8642, description="Port to listen on.")
+    api_key_file: UserPath | None = Field(default=None, description="File with the key that requests must carry.")
+    allowed_hosts: Names = Field(default=(), description="Host names accepted in requests besides loopback ones.")
+    allowed_origins: Names = Field(
+        default=(), description="Origins of web pages that may call the API, as `https://host:port`."
+    )
+    max_document_bytes: int = Field(default=32 * MIB, ge=1, le=1024 * MIB, description="Largest document, in bytes.")
+    max_request_bytes: int = Field(
+        default=4 * MIB, ge=1024, le=1024 * MIB, description="Largest other request, in bytes."
+    )
+    default_max_tokens: int = Field(
+        default=512, ge=1, le=1_000_000, description="Longest answer, in tokens, when a request names no limit."
+    )
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if not is_loopback(self.host) and self.api_key_file is None:
+            raise ValueError(
+                f"host {self.host} is reachable from other machines: set api_key_file, or listen on 127.0.0.1"
+            )
+        for origin in self.allowed_origins:
+            if "://" not in origin or origin.endswith("/"):
+                raise ValueError(f"allowed_origins: {origin!r} is no origin; write it as https://host:port")
+        return self
+
+    def api_key(self) -> SecretStr | None:
+        """The key that requests must carry, or None when none is asked for.
+
+        Raises:
+            SettingsError: the file cannot be read, or the key is too short to withstand guessing.
+        """
+        if self.api_key_file is None:
+            return None
+        key = read_secret(self.api_key_file, key="api.api_key_file")
+        if len(key.get_secret_value()) < MIN_API_KEY_LENGTH:
+            raise SettingsError(
+                f"api.api_key_file: the key in {self.api_key_file} has {len(key.get_secret_value())} characters; "
+                f"it needs at least {MIN_API_KEY_LENGTH}"
+            )
+        return key
+
+
+class EdgeSettings(PeerSettings):
+    """Everything the edge daemon can be told."""
+
+    device: TopicName = Field(description="Name of this device at the broker.")
+    namespace: TopicName = Field(default="default", description="Namespace of the deployment the device belongs to.")
+    deployment: TopicName = Field(default="dragon", description="Name of that deployment.")
+    data_folder: UserPath = Field(
+        default_factory=lambda: Path(platformdirs.user_data_dir("dragon-edge", appauthor=False)),
+        description="Where the device keeps its documents, identity and applied configuration.",
+    )
+    model: ModelSettings = Field(default=ModelSettings(), description="The language model.")
+    embedding: EmbeddingSettings = Field(default=EmbeddingSettings(), description="The embedding model.")
+    store: StoreSettings = Field(default=StoreSettings(), description="The private documents.")
+    broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker.")
+    api: ApiSettings = Field(default=ApiSettings(), description="The HTTP API.")
+    log: LogSettings = Field(default=LogSettings(), description="Logging.")
+
+    @property
+    def store_folder(self) -> Path:
+        """Where an embedded store lies."""
+        return self.store.folder or self.data_folder / "store"
