@@ -1,0 +1,128 @@
+"""When a peer drafts ahead, and how far. Owns the draft tree; settles nothing."""
+
+import math
+from collections.abc import Sequence
+
+from dragon_core.coupling import Coupling
+from dragon_core.drafts import OwnDrafts, OwnFrame
+from dragon_core.messages import Counters
+from dragon_core.types import Command, Peer, Published, Step
+
+SMOOTHING = 0.1
+PRIOR_HIT_RATE = 0.8
+WINDOW_SLACK = 2
+"""Frames past one round trip: one being made at each end."""
+BRANCH_GAP_NAT = 0.15
+"""A second guess is followed when it scores within this of the best: about every second such position is a miss."""
+
+
+class Drafting:
+    """Our frames: made, guessed from, advanced by targets. `coupling` may be exchanged when more is known."""
+
+    def __init__(
+        self,
+        us: Peer,
+        coupling: Coupling,
+        settled: Sequence[int],
+        *,
+        window: int,
+        branches: int,
+        max_tokens: int,
+        end_ids: frozenset[int],
+        decode_seconds: float,
+    ) -> None:
+        self._us = us
+        self.coupling = coupling
+        self._window = window
+        self._branches = branches
+        self._max_tokens = max_tokens
+        self._end_ids = end_ids
+        self.decode_seconds = decode_seconds
+        self.tree = OwnDrafts(settled, max_branches=branches)
+        self._hit_rate = PRIOR_HIT_RATE
+        self._wait_seconds: float | None = None
+        self._num_positions = 0
+        self._num_hits = 0
+        self._max_window_used = 0
+
+    def take_commands(self) -> tuple[Command, ...]:
+        """The engine commands collected since the last call."""
+        commands, self.tree.commands = tuple(self.tree.commands), []
+        return commands
+
+    def published_at(self, position: int) -> Published | None:
+        """Our current frame when it is the one at `position` and made."""
+        frame = self.tree.current_made
+        return frame.step.published if frame is not None and frame.step and frame.position == position else None
+
+    def step_at(self, position: int) -> Step | None:
+        """The engine's answer behind `published_at`."""
+        frame = self.tree.current_made
+        return frame.step if frame is not None and frame.position == position else None
+
+    def guess(self, position: int, published: Published) -> int:
+        """What we expect to be fixed at `position`."""
+        return self.coupling.guesses(position, published, 1, self._us)[0].token
+
+    def advance(self, token: int, *, now: float) -> None:
+        """Take one target and count the hit or miss, where our frame was there to be one."""
+        frame = self.tree.current_made
+        if frame is not None and frame.step is not None:
+            is_hit = self.guess(frame.position, frame.step.published) == token
+            self._num_positions += 1
+            self._num_hits += is_hit
+            self._hit_rate += SMOOTHING * (is_hit - self._hit_rate)
+            wait = now - frame.made_at
+            self._wait_seconds = wait if self._wait_seconds is None else (
+                self._wait_seconds + SMOOTHING * (wait - self._wait_seconds)
+            )
+        self.tree.advance(token)
+
+    def extend(self, *, now: float, rtt_seconds: float | None) -> float | None:
+        """Continue every leaf that may be: inside the window, where waiting for the target would cost more.
+
+        Returns the time at which to ask again, when waiting was preferred.
+        """
+        self.tree.feed_targets()
+        next_position = self.tree.next_position
+        limit = next_position + self._effective_window(rtt_seconds) - 1
+        again_at: float | None = None
+        patience = self._patience_seconds()
+        for leaf in self.tree.leaves():
+            position = leaf.position + 1
+            if position > limit or position >= self._max_tokens or leaf.step is None:
+                continue
+            if now < leaf.made_at + patience:
+                again_at = leaf.made_at + patience
+                continue
+            self._continue(leaf, leaf.step)
+        self._max_window_used = max(self._max_window_used, self.tree.depth())
+        return again_at
+
+    def counters(self) -> Counters:
+        """What is counted at this end so far."""
+        return Counters(
+            num_positions=self._num_positions,
+            num_hits=self._num_hits,
+            num_steps=self.tree.num_steps,
+            num_wasted_steps=self.tree.num_wasted_steps,
+            max_window_used=self._max_window_used,
+        )
+
+    def _continue(self, leaf: OwnFrame, step: Step) -> None:
+        num_guesses = 1 + max(0, min(1, self.tree.num_free_branches))
+        guesses = self.coupling.guesses(leaf.position, step.published, num_guesses, self._us)
+        followed = [guess for guess in guesses[:1] if guess.token not in self._end_ids]
+        followed += [g for g in guesses[1:] if followed and g.gap < BRANCH_GAP_NAT and g.token not in self._end_ids]
+        if followed:
+            self.tree.continue_with(leaf, followed)
+
+    def _effective_window(self, rtt_seconds: float | None) -> int:
+        if rtt_seconds is None or self.decode_seconds <= 0:
+            return self._window
+        return min(self._window, math.ceil(rtt_seconds / self.decode_seconds) + WINDOW_SLACK)
+
+    def _patience_seconds(self) -> float:
+        """How long to wait for the target before guessing: a wrong guess costs a step, a late one the wait."""
+        cost = (1.0 - self._hit_rate) * self.decode_seconds
+        return cost if self._wait_seconds is not None and self._wait_seconds <= cost else 0.0

@@ -1,0 +1,410 @@
+"""The session: every event goes in through `receive`, every effect comes out of it. This file does not know what role we play
+in a cluster: only which peer has the user. It has no clock, no chance and no I/O.
+"""
+
+from dataclasses import dataclass
+
+from dragon_core import codec
+from dragon_core.coupling import Coupling, make_coupling
+from dragon_core.errors import PeerError
+from dragon_core.messages import (
+    PROTOCOL_VERSION,
+    Accepted,
+    AnyMessage,
+    Counters,
+    DocumentShare,
+    Draft,
+    Envelope,
+    Failure,
+    Finish,
+    FinishReason,
+    Handover,
+    MoveRequest,
+    Open,
+    Probe,
+    Ready,
+    Refused,
+    Resume,
+    Target,
+    require_same,
+)
+from dragon_core.placement import PlacementInputs, initial_placement
+from dragon_core.session.answer import SHARE_UNIT, Answer, settled_of
+from dragon_core.session.drafting import Drafting
+from dragon_core.session.ending import Ending
+from dragon_core.session.events import (
+    Bind,
+    Cancelled,
+    Closed,
+    Effect,
+    Emit,
+    EngineFailed,
+    EngineOpened,
+    Event,
+    MoveAsked,
+    Prepare,
+    Received,
+    Reconnected,
+    Refuse,
+    Report,
+    Run,
+    Send,
+    SendOpen,
+    Stepped,
+    TimePassed,
+)
+from dragon_core.session.lifecycle import State, require_legal
+from dragon_core.session.link import LinkEstimate
+from dragon_core.session.settings import SessionSettings
+from dragon_core.session.settling import Fixed, Settling
+from dragon_core.session.wire import Wire
+from dragon_core.types import Peer
+
+FRAMES_SLACK = 8
+"""Frames in flight past W * B while the two ends' targets differ by a round trip."""
+
+
+@dataclass(frozen=True, slots=True)
+class _PeerReady:
+    constant_weight_level: int | None
+    decode_seconds: float
+
+
+class Session:
+    """One answer at one end. `deadline` is when `receive(TimePassed(), now)` is wanted next, None for never."""
+
+    def __init__(self, us: Peer, settings: SessionSettings) -> None:
+        self.us = us
+        self.state = State.IDLE
+        self._settings = settings
+        self._limits = settings.limits
+        self._now = 0.0
+        self._effects: list[Effect] = []
+        self._timers: dict[str, float] = {}
+        self._link = LinkEstimate()
+        self._wire = Wire(self._link)
+        self._request: Open | None = None
+        self._answer: Answer | None = None
+        self._settling: Settling | None = None
+        self._drafting: Drafting | None = None
+        self._coupling: Coupling | None = None
+        self._documents: tuple[tuple[str, ...], ...] = ()
+        self._ready: dict[Peer, _PeerReady] = {}
+        self._agreed_rtt: float | None = None
+        self._is_bound = us is Peer.OTHER
+        self._num_opens = 0
+        self._num_retries = 0
+        self._term_position = 0
+        self._is_term_known = True
+        self._their_finish: Finish | None = None
+
+    @classmethod
+    def open(cls, settings: SessionSettings, request: Open, *, now: float) -> tuple["Session", list[Effect]]:
+        """A session of the end that has the user, and the first effects."""
+        session = cls(Peer.OPENER, settings)
+        session._now = now
+        session._begin(request)
+        session.state = State.OPENING
+        session._effects.append(Prepare(request))
+        session._send_open()
+        session._timers["deadline"] = now + request.deadline_seconds
+        return session, session._drain()
+
+    @property
+    def deadline(self) -> float | None:
+        return min(self._timers.values(), default=None)
+
+    @property
+    def rtt_seconds(self) -> float | None:
+        return self._link.rtt_seconds
+
+    @property
+    def term(self) -> int:
+        return self._wire.term
+
+    def receive(self, event: Event, now: float) -> list[Effect]:
+        """Take one event; returns what the driver must do, in order. After Closed nothing is taken any more."""
+        self._now = now
+        if self.state is State.CLOSED:
+            return []
+        try:
+            self._dispatch(event)
+            self._pump()
+        except PeerError as error:
+            self._fail(str(error), field=error.field)
+        return self._drain()
+
+    def _dispatch(self, event: Event) -> None:
+        match event:
+            case Received(envelope):
+                self._on_received(envelope)
+            case Stepped(ticket, step):
+                self._on_step(ticket, step)
+            case EngineOpened():
+                self._on_engine_opened(event)
+            case TimePassed():
+                self._on_time()
+            case Reconnected():
+                self._resync()
+            case MoveAsked(placement, reason):
+                self._on_move(placement, reason)
+            case Cancelled():
+                self._on_cancelled()
+            case EngineFailed(reason):
+                self._fail(reason)
+            case Refuse(reason, field, retry_after_seconds):
+                self._refuse(reason, field, retry_after_seconds)
+
+    # -- opening ------------------------------------------------------------------------------------------------
+
+    def _begin(self, request: Open) -> None:
+        self._request = request
+        ending = Ending(self._settings.vocabulary, max_tokens=request.max_tokens, stop=request.stop)
+        self._answer = Answer(self.us, ending, request.settled)
+        self._settling = Settling(
+            self.us, self._answer, max_frames=(request.window + FRAMES_SLACK) * request.branches
+        )
+
+    def _send_open(self) -> None:
+        request, answer = self._require_request(), self._require_answer()
+        import_msg = Open(
+            **{name: getattr(request, name) for name in request.__struct_fields__ if name != "settled"},
+            settled=tuple(answer.tokens),
+        )
+        self._is_bound = False
+        self._num_opens += 1
+        self._effects.append(SendOpen(self._wire.seal(import_msg, self._now)))
+        self._timers["accept"] = self._now + self._limits.accept(self._link.rtt_seconds)
+
+    def _on_open(self, message: Open, term: int) -> None:
+        if message.version != PROTOCOL_VERSION:
+            raise PeerError(f"protocol version {message.version}; here {PROTOCOL_VERSION}", field="version")
+        require_same(self._settings.fingerprint, message.fingerprint)
+        beyond = [token for token in message.settled if token >= len(self._settings.vocabulary)]
+        if beyond:
+            raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="settled")
+        self._begin(message)
+        self._wire.term = term
+        self.state = State.PREPARING
+        self._timers["deadline"] = self._now + message.deadline_seconds
+        self._timers["idle"] = self._now + self._limits.idle
+        if term > 0:
+            self._require_settling().aggregator = Peer.OPENER
+        self._send(
+            Accepted(replica=self._settings.replica, prefill_deadline_seconds=self._limits.prefill_deadline)
+        )
+        self._effects.append(Prepare(message))
+
+    def _on_accepted(self, message: Accepted) -> None:
+        if self._is_bound:
+            return
+        self._is_bound = True
+        self._is_term_known = True
+        self._timers.pop("accept", None)
+        self._effects.append(Bind(message.replica))
+        self._timers["prefill"] = self._now + message.prefill_deadline_seconds
+        if self.state is State.OPENING:
+            self.state = State.PREPARING
+        self._announce_ready()
+
+    def _on_refused(self, message: Refused) -> None:
+        self._timers.pop("accept", None)
+        if message.retry_after_seconds is None:
+            self._close(FinishReason.ERROR, f"refused by the other end ({message.field or 'session'}): {message.reason}")
+            return
+        self._timers["retry"] = self._now + message.retry_after_seconds
+        if self._require_settling().alone is None:
+            self._take_over()
+
+    def _on_engine_opened(self, event: EngineOpened) -> None:
+        request, answer = self._require_request(), self._require_answer()
+        self._documents = event.document_ids
+        self._ready[self.us] = _PeerReady(event.constant_weight_level, event.decode_seconds)
+        self._exchange_coupling()
+        self._drafting = Drafting(
+            self.us,
+            self._require_coupling(),
+            answer.tokens,
+            window=request.window,
+            branches=request.branches,
+            max_tokens=request.max_tokens,
+            end_ids=self._settings.vocabulary.end_ids,
+            decode_seconds=event.decode_seconds,
+        )
+        self._announce_ready()
+        self._place()
+
+    def _announce_ready(self) -> None:
+        """Ready and the first frames, once both our contexts and the other end are there."""
+        ours = self._ready.get(self.us)
+        if ours is None or not self._is_bound:
+            return
+        rtt = self._link.rtt_seconds if self.us is Peer.OPENER else None
+        if self.us is Peer.OPENER:
+            self._agreed_rtt = rtt
+        self._send(
+            Ready(
+                num_contexts=len(self._documents),
+                constant_weight_level=ours.constant_weight_level,
+                decode_seconds=ours.decode_seconds,
+                rtt_seconds=rtt,
+            )
+        )
+        self._send_live_frames()
+
+    def _on_ready(self, message: Ready) -> None:
+        self._timers.pop("prefill", None)
+        self._ready[self.us.opposite] = _PeerReady(message.constant_weight_level, message.decode_seconds)
+        if self.us is Peer.OTHER:
+            self._agreed_rtt = message.rtt_seconds
+        if self._coupling is not None:
+            self._exchange_coupling()
+        self._hear()
+        self._place()
+
+    def _exchange_coupling(self) -> None:
+        """Guesses need only the seed; early settlement also the constant weights known so far."""
+        request = self._require_request()
+        self._coupling = make_coupling(
+            request.coupling,
+            seed=request.seed,
+            temperature=request.temperature,
+            num_top_logprobs=request.num_top_logprobs,
+            constant_weight_levels={
+                peer: ready.constant_weight_level
+                for peer, ready in self._ready.items()
+                if ready.constant_weight_level is not None
+            },
+        )
+        if self._drafting is not None:
+            self._drafting.coupling = self._coupling
+
+    def _place(self) -> None:
+        """Both Ready are known: the same pure function at both ends says who aggregates."""
+        if self.state not in (State.OPENING, State.PREPARING) or self._drafting is None:
+            return
+        settling = self._require_settling()
+        if settling.aggregator is None:
+            if len(self._ready) < 2:
+                return
+            inputs = {
+                peer: PlacementInputs(
+                    constant_weight_level=ready.constant_weight_level, decode_seconds=ready.decode_seconds
+                )
+                for peer, ready in self._ready.items()
+            }
+            settling.give_to(
+                initial_placement(
+                    inputs[Peer.OPENER],
+                    inputs[Peer.OTHER],
+                    rtt_seconds=self._agreed_rtt or 0.0,
+                    pinned=self._require_request().placement,
+                )
+            )
+        self.state = State.RUNNING
+        self._mark_progress()
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    def _on_received(self, envelope: Envelope) -> None:
+        message = envelope.message
+        require_legal(self.us, self.state, message)
+        if isinstance(message, Open):
+            self._wire.unseal(envelope, self._now)
+            self._on_open(message, envelope.term)
+            return
+        is_resume = isinstance(message, Resume)
+        if self.us is Peer.OTHER:
+            self._timers["idle"] = self._now + self._limits.idle
+        elif envelope.term > self._wire.term:
+            raise PeerError(f"term {envelope.term} was never begun; it is {self._wire.term}", field="term")
+        has_gap = self._wire.unseal(envelope, self._now)
+        if has_gap is None or envelope.term < self._wire.term:
+            return
+        if envelope.term > self._wire.term and not is_resume:
+            return
+        self._on_message(message, envelope.term)
+        if has_gap and self.state in (State.RUNNING, State.FINISHING):
+            self._resync()
+
+    def _on_message(self, message: AnyMessage, term: int) -> None:
+        match message:
+            case Draft():
+                self._on_draft(message)
+            case Target():
+                self._on_target(message)
+            case Accepted():
+                self._on_accepted(message)
+            case Refused():
+                self._on_refused(message)
+            case Ready():
+                self._on_ready(message)
+            case MoveRequest(placement, _):
+                self._on_move_request(placement)
+            case Handover():
+                self._on_handover(message)
+            case Resume():
+                self._on_resume(message, term)
+            case Finish():
+                self._on_finish(message)
+            case Failure():
+                self._on_failure(message)
+            case _:
+                pass
+
+    def _on_draft(self, draft: Draft) -> None:
+        settling = self._require_settling()
+        if settling.aggregator is self.us.opposite:
+            return
+        theirs = self._ready.get(self.us.opposite)
+        if theirs is None:
+            return
+        request = self._require_request()
+        published = codec.published_of(
+            draft,
+            constant_weight_level=theirs.constant_weight_level,
+            vocabulary_size=len(self._settings.vocabulary),
+            max_published_tokens=self._settings.cut.max_published_tokens,
+        )
+        if draft.position > self._require_answer().next_position + request.window + FRAMES_SLACK:
+            raise PeerError(f"a frame at {draft.position} is beyond the window of {request.window}", field="position")
+        settling.theirs.add(
+            published,
+            id=draft.id,
+            parent=draft.parent,
+            via=draft.via,
+            position=draft.position,
+            settled=self._require_answer().tokens,
+        )
+
+    def _on_target(self, target: Target) -> None:
+        answer, settling = self._require_answer(), self._require_settling()
+        if settling.is_ours:
+            raise PeerError("a target for a session that is aggregated here", field="position")
+        if len(target.details) != len(target.tokens):
+            raise PeerError(f"{len(target.tokens)} tokens with {len(target.details)} details", field="details")
+        if target.position > answer.next_position:
+            return
+        for offset, (token, detail) in enumerate(zip(target.tokens, target.details, strict=True)):
+            position = target.position + offset
+            if token >= len(self._settings.vocabulary):
+                raise PeerError(f"token {token} is beyond the vocabulary", field="tokens")
+            if position < answer.next_position:
+                if answer.tokens[position] != token:
+                    raise PeerError(f"position {position} was fixed before with another token", field="tokens")
+                continue
+            if answer.is_over:
+                raise PeerError("a target after the end of the answer", field="position")
+            self._fix(Fixed(settled_of(token, detail), detail, is_degraded=False))
+
+    def _on_step(self, ticket: int, step: "Stepped.step") -> None:  # type: ignore[name-defined]
+        drafting = self._drafting
+        if drafting is None:
+            return
+        frame = drafting.tree.answered(ticket, step, now=self._now)
+        if frame is not None and self._is_publishing:
+            self._send_frame(frame)
+        if frame is not None and frame is drafting.tree.current:
+            self._mark_progress()
+
+    # (continued in the methods below)
