@@ -58,7 +58,7 @@ from dragon_core.session.link import LinkEstimate
 from dragon_core.session.settings import SessionSettings
 from dragon_core.session.settling import Fixed, Settling
 from dragon_core.session.wire import Wire
-from dragon_core.types import Peer
+from dragon_core.types import Peer, Step
 
 FRAMES_SLACK = 8
 """Frames in flight past W * B while the two ends' targets differ by a round trip."""
@@ -397,7 +397,7 @@ class Session:
                 raise PeerError("a target after the end of the answer", field="position")
             self._fix(Fixed(settled_of(token, detail), detail, is_degraded=False))
 
-    def _on_step(self, ticket: int, step: "Stepped.step") -> None:  # type: ignore[name-defined]
+    def _on_step(self, ticket: int, step: Step) -> None:
         drafting = self._drafting
         if drafting is None:
             return
@@ -407,4 +407,3 @@ class Session:
         if frame is not None and frame is drafting.tree.current:
             self._mark_progress()
 
-    # (continued in the methods below)
