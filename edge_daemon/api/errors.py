@@ -1,0 +1,176 @@
+"""Errors as OpenAI's clients know them: a status and `{"error": {message, type, param, code}}`. No error is made up here."""
+
+import errno
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from dragon_core.errors import (
+    CapacityError,
+    DocumentError,
+    DragonError,
+    EngineError,
+    PeerError,
+    PromptTooLongError,
+    RetryableError,
+    StoreError,
+)
+
+logger = logging.getLogger(__name__)
+
+MAX_ERRORS_SHOWN = 5
+
+
+class ApiError(DragonError):
+    """A request that the API itself refuses."""
+
+    def __init__(self, status: HTTPStatus, message: str, *, code: str | None = None, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Problem:
+    """An error on its way to a client."""
+
+    status: HTTPStatus
+    message: str
+    code: str | None = None
+    param: str | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def body(self) -> dict[str, Any]:
+        kind = "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+
+    def response(self) -> JSONResponse:
+        return JSONResponse(self.body, status_code=self.status, headers=self.headers)
+
+
+def problem_of(error: DragonError) -> Problem:
+    """What a client is told of one of our errors."""
+    message = str(error)
+    match error:
+        case ApiError():
+            return Problem(status=error.status, message=message, code=error.code, param=error.param)
+        case PromptTooLongError():
+            return Problem(
+                status=HTTPStatus.BAD_REQUEST, message=message, code="context_length_exceeded", param="messages"
+            )
+        case RetryableError():
+            code = "capacity" if isinstance(error, CapacityError) else "try_again"
+            wait = {"Retry-After": str(max(1, math.ceil(error.retry_after_seconds)))}
+            return Problem(status=HTTPStatus.SERVICE_UNAVAILABLE, message=message, code=code, headers=wait)
+        case DocumentError():
+            return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code="bad_document", param="file")
+        case StoreError():
+            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+            status = HTTPStatus.INSUFFICIENT_STORAGE if is_full else HTTPStatus.SERVICE_UNAVAILABLE
+            return Problem(status=status, message=message, code="store_failed")
+        case EngineError():
+            return Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message, code="engine_failed")
+        case PeerError():
+            return Problem(status=HTTPStatus.BAD_GATEWAY, message=message, code="peer_failed")
+    return Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message, code="failed")
+
+
+def parameter_name(location: Sequence[int | str]) -> str:
+    """`("body", "messages", 0, "content")` as a reader writes it: `messages[0].content`."""
+    name = ""
+    for part in location:
+        if isinstance(part, int):
+            name += f"[{part}]"
+        elif part not in ("body", "query", "path") or name:
+            name += f".{part}" if name else part
+    return name
+
+
+def problem_of_validation(error: RequestValidationError) -> Problem:
+    """Names the first parameter that does not fit, and says what is wrong with each."""
+    found = error.errors()
+    first = found[0]
+    if first["type"] == "json_invalid":
+        message = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
+        return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code="invalid_json")
+    codes = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
+    code = codes.get(first["type"], first["type"] if first["type"] == "unsupported_parameter" else "invalid_value")
+    lines = []
+    for item in found[:MAX_ERRORS_SHOWN]:
+        name = parameter_name(item["loc"]) or "the body"
+        reason = "there is no such parameter" if item["type"] == "extra_forbidden" else item["msg"]
+        lines.append(f"{name}: {reason}")
+    param = parameter_name(first["loc"]) or None
+    return Problem(status=HTTPStatus.BAD_REQUEST, message="; ".join(lines), code=code, param=param)
+
+
+async def _on_dragon_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, DragonError)  # noqa: S101 - registered for this class only
+    problem = problem_of(error)
+    if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        logger.warning("%s %s: %s: %s", request.method, request.url.path, type(error).__name__, error)
+    return problem.response()
+
+
+async def _on_validation_error(request: Request, error: Exception) -> JSONResponse:
+    del request
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - registered for this class only
+    return problem_of_validation(error).response()
+
+
+async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - registered for this class only
+    status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.NOT_FOUND:
+        message = f"there is nothing at {request.method} {request.url.path}"
+    elif status is HTTPStatus.METHOD_NOT_ALLOWED:
+        message = f"{request.url.path} does not take {request.method}"
+    else:
+        message = str(error.detail)
+    return Problem(status=status, message=message, headers=dict(error.headers or {})).response()
+
+
+def register(app: FastAPI) -> None:
+    """Answer every error of a route in OpenAI's shape."""
+    app.add_exception_handler(DragonError, _on_dragon_error)
+    app.add_exception_handler(RequestValidationError, _on_validation_error)
+    app.add_exception_handler(HTTPException, _on_http_error)
+
+
+class ErrorBoundary:
+    """Outermost: what nobody expected is logged in full, and the client learns nothing but that it happened."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        is_started = False
+
+        async def watched(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, watched)
+        except Exception:
+            logger.exception("%s %s failed", scope["method"], scope["path"])
+            if is_started:
+                raise  # the server cuts the connection: an answer must not look complete
+            message = "something unexpected went wrong; the log of the edge daemon says what"
+            problem = Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message, code="internal_error")
+            await problem.response()(scope, receive, send)
