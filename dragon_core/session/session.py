@@ -407,3 +407,93 @@ class Session:
         if frame is not None and frame is drafting.tree.current:
             self._mark_progress()
 
+
+    # -- targets ------------------------------------------------------------------------------------------------
+
+    def _pump(self) -> None:
+        """Settle what can be settled, then draft ahead; collects the engine's commands."""
+        drafting = self._drafting
+        if drafting is None or self.state is State.CLOSED:
+            return
+        if self.state is State.RUNNING and self._require_settling().is_ours:
+            self._settle()
+        if self.state in (State.PREPARING, State.RUNNING):
+            again_at = drafting.extend(now=self._now, rtt_seconds=self._link.rtt_seconds)
+            self._set_timer("draft", again_at)
+        if commands := drafting.take_commands():
+            self._effects.append(Run(commands))
+
+    def _settle(self) -> None:
+        answer, settling, drafting = self._require_answer(), self._require_settling(), self._drafting
+        first = answer.next_position
+        while drafting is not None and not answer.is_over:
+            fixed = settling.next_fixed(
+                drafting, self._require_coupling(), now=self._now, stall_seconds=self._stall_seconds()
+            )
+            if fixed is None:
+                break
+            self._fix(fixed)
+        if settling.alone is not None:
+            self._set_timer("mix", settling.alone.mix_deadline)
+        if answer.next_position > first and self._is_bound:
+            self._send(answer.target_from(first))
+
+    def _fix(self, fixed: Fixed) -> None:
+        answer, settling = self._require_answer(), self._require_settling()
+        position = answer.next_position
+        if self._drafting is not None:
+            step = self._drafting.step_at(position)
+            if step is not None and fixed.detail is not None:
+                answer.attribute(step, fixed.settled.token, fixed.detail, self._documents)
+            self._drafting.advance(fixed.settled.token, now=self._now)
+        if settling.is_ours:
+            settling.theirs.advance(fixed.settled.token)
+        text = answer.fix(fixed.settled.token, fixed.detail, is_degraded=fixed.is_degraded)
+        if self.us is Peer.OPENER:
+            self._effects.append(
+                Emit(position=position, settled=fixed.settled, text=text, is_degraded=fixed.is_degraded)
+            )
+        self._mark_progress()
+
+    # -- small things -------------------------------------------------------------------------------------------
+
+    def _send(self, message: AnyMessage) -> None:
+        self._effects.append(Send(self._wire.seal(message, self._now)))
+
+    def _drain(self) -> list[Effect]:
+        effects, self._effects = self._effects, []
+        return effects
+
+    def _set_timer(self, name: str, at: float | None) -> None:
+        if at is None:
+            self._timers.pop(name, None)
+        else:
+            self._timers[name] = at
+
+    def _stall_seconds(self) -> float:
+        decode = max((ready.decode_seconds for ready in self._ready.values()), default=0.0)
+        return self._limits.stall(self._link.rtt_seconds, decode)
+
+    def _mark_progress(self) -> None:
+        if self.us is Peer.OPENER and self.state is State.RUNNING:
+            self._timers["stall"] = self._now + self._stall_seconds()
+
+    @property
+    def _is_publishing(self) -> bool:
+        return self._is_bound and self.us in self._ready and not self._require_settling().is_ours
+
+    def _require_request(self) -> Open:
+        assert self._request is not None  # noqa: S101 - set before any state that asks
+        return self._request
+
+    def _require_answer(self) -> Answer:
+        assert self._answer is not None  # noqa: S101 - set with the request
+        return self._answer
+
+    def _require_settling(self) -> Settling:
+        assert self._settling is not None  # noqa: S101 - set with the request
+        return self._settling
+
+    def _require_coupling(self) -> Coupling:
+        assert self._coupling is not None  # noqa: S101 - set when the engine opens
+        return self._coupling
