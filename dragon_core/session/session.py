@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from dragon_core import codec
 from dragon_core.coupling import Coupling, make_coupling
+from dragon_core.drafts import OwnFrame
 from dragon_core.errors import PeerError
 from dragon_core.messages import (
     PROTOCOL_VERSION,
@@ -497,3 +498,33 @@ class Session:
     def _require_coupling(self) -> Coupling:
         assert self._coupling is not None  # noqa: S101 - set when the engine opens
         return self._coupling
+
+    # -- frames -------------------------------------------------------------------------------------------------
+
+    def _draft_message(self, frame: OwnFrame) -> Draft:
+        """The current frame goes without parent: it continues the settled path, which the other end knows."""
+        drafting = self._drafting
+        assert drafting is not None and frame.step is not None  # noqa: S101, PT018 - callers hold a made frame
+        is_root = frame is drafting.tree.current
+        return codec.draft_of(
+            frame.step.published,
+            id=frame.id,
+            parent=None if is_root else frame.parent_id,
+            via=None if is_root else frame.via,
+            position=frame.position,
+            has_constant_weight=self._ready[self.us].constant_weight_level is not None,
+        )
+
+    def _send_frame(self, frame: OwnFrame) -> None:
+        self._send(self._draft_message(frame))
+
+    def _send_live_frames(self) -> None:
+        if self._drafting is not None and self._is_publishing:
+            for frame in self._drafting.tree.live_frames():
+                self._send_frame(frame)
+
+    def _fail(self, reason: str, *, field: str = "") -> None:
+        """Give the session up and tell the other end."""
+        if self._is_bound:
+            self._send(Failure(reason=reason, field=field))
+        self._close(FinishReason.ERROR, reason)
