@@ -528,3 +528,30 @@ class Session:
         if self._is_bound:
             self._send(Failure(reason=reason, field=field))
         self._close(FinishReason.ERROR, reason)
+
+    # -- recovery -----------------------------------------------------------------------------------------------
+
+    def _resync(self) -> None:
+        """Say what this end holds and repeat our live frames: after a reconnect or a gap."""
+        answer, settling = self._require_answer(), self._require_settling()
+        if not self._is_bound:
+            return
+        self._send(
+            Resume(
+                next_position=answer.next_position,
+                last_sequence=self._wire.last_received or 0,
+                is_aggregator=settling.is_ours,
+                term_position=self._term_position,
+                mix_position=None if settling.alone is None else settling.alone.mix_position,
+            )
+        )
+        self._send_live_frames()
+
+    def _take_over(self) -> None:
+        """The opener goes on by itself in a new term; what the other fixes in an older one is void."""
+        if self._is_term_known:
+            self._term_position = self._require_answer().next_position
+        self._is_term_known = False
+        self._wire.term += 1
+        self._require_settling().go_alone()
+        self._resync()
