@@ -555,3 +555,42 @@ class Session:
         self._wire.term += 1
         self._require_settling().go_alone()
         self._resync()
+
+    def _hear(self) -> None:
+        """The other end speaks in our term: bring it up to date and expect its frames again."""
+        settling, answer = self._require_settling(), self._require_answer()
+        self._is_term_known = True
+        if self.us is Peer.OPENER and settling.alone is not None and not settling.alone.is_heard:
+            settling.expect_frames(
+                at_once=False,
+                rtt_seconds=self._link.rtt_seconds,
+                decode_seconds=max(ready.decode_seconds for ready in self._ready.values()),
+            )
+            if answer.tokens and self._is_bound:
+                self._send(answer.target_from(0))
+
+    def _on_resume(self, message: Resume, term: int) -> None:
+        answer, settling = self._require_answer(), self._require_settling()
+        if term > self._wire.term:
+            self._wire.term = term
+            settling.give_to(Peer.OPENER)
+            answer.cut_to(message.term_position)
+            if self._drafting is not None and self._drafting.tree.next_position > answer.next_position:
+                self._drafting.tree.restart(answer.tokens)
+            self.state = State.RUNNING if self._drafting is not None else State.PREPARING
+            self._resync()
+            return
+        if message.next_position < answer.next_position:
+            self._send(answer.target_from(message.next_position))
+        if self.us is Peer.OPENER and not settling.is_ours and not message.is_aggregator:
+            self._take_over()
+        elif not settling.is_ours:
+            self._send_live_frames()
+            if not message.is_aggregator and self.us is Peer.OTHER:
+                self._resync()
+        self._hear()
+
+    def _close(self, reason: FinishReason, error: str = "") -> None:
+        self.state = State.CLOSED
+        self._timers.clear()
+        self._effects.append(Closed(reason=reason, error=error, report=self._report()))
