@@ -127,9 +127,7 @@ class OwnDrafts:
             return
         tokens, self._unfed = tuple(self._unfed), []
         del self._frames[current.id]
-        self.current = self._feed(
-            tokens, branch=current.branch, parent=None, position=current.position + len(tokens)
-        )
+        self.current = self._feed(tokens, branch=current.branch, parent=None, position=current.position + len(tokens))
 
     def restart(self, settled: Sequence[int]) -> int:
         """Go back to a shorter settled path; returns how many targets were dropped."""
@@ -153,9 +151,7 @@ class OwnDrafts:
         self.current = self._feed(tuple(settled[kept:]), branch=branch, parent=None, position=position)
         return num_dropped
 
-    def _feed(
-        self, tokens: tuple[int, ...], *, branch: BranchId, parent: OwnFrame | None, position: int
-    ) -> OwnFrame:
+    def _feed(self, tokens: tuple[int, ...], *, branch: BranchId, parent: OwnFrame | None, position: int) -> OwnFrame:
         frame = OwnFrame(
             self._next_id, None if parent is None else parent.id, tokens[-1] if tokens else None, position, branch
         )
@@ -276,5 +272,7 @@ class TheirDrafts:
 
     def _keep(self, frame: TheirFrame) -> None:
         if len(self._frames) >= self._max_frames:
-            raise PeerError(f"more than {self._max_frames} live frames: more than window and branches allow", field="id")
+            raise PeerError(
+                f"more than {self._max_frames} live frames: more than window and branches allow", field="id"
+            )
         self._frames[frame.id] = frame

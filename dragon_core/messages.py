@@ -83,7 +83,9 @@ class Open(Message, frozen=True, tag=1, kw_only=True):
     top_p: Annotated[float, msgspec.Meta(gt=0, le=1)]
     seed: UInt64
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-    stop: Annotated[tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=1000)], ...], msgspec.Meta(max_length=16)]
+    stop: Annotated[
+        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=1000)], ...], msgspec.Meta(max_length=16)
+    ]
     coupling: CouplingKind
     window: Annotated[int, msgspec.Meta(ge=1, le=1024)]
     branches: Annotated[int, msgspec.Meta(ge=1, le=16)]

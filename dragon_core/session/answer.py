@@ -57,9 +57,7 @@ class Answer:
         """The message that repeats everything fixed from `position` on."""
         return Target(position, tuple(self.tokens[position:]), tuple(self.details[position:]))
 
-    def attribute(
-        self, step: Step, token: int, detail: TargetDetail, documents: Sequence[tuple[str, ...]]
-    ) -> None:
+    def attribute(self, step: Step, token: int, detail: TargetDetail, documents: Sequence[tuple[str, ...]]) -> None:
         """Add our share in a token to the documents of the contexts it came from (section 7)."""
         share = detail.opener_share * SHARE_UNIT
         if self._us is Peer.OTHER:

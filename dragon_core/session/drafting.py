@@ -73,8 +73,8 @@ class Drafting:
             self._num_hits += is_hit
             self._hit_rate += SMOOTHING * (is_hit - self._hit_rate)
             wait = now - frame.made_at
-            self._wait_seconds = wait if self._wait_seconds is None else (
-                self._wait_seconds + SMOOTHING * (wait - self._wait_seconds)
+            self._wait_seconds = (
+                wait if self._wait_seconds is None else (self._wait_seconds + SMOOTHING * (wait - self._wait_seconds))
             )
         self.tree.advance(token)
 

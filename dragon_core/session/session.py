@@ -162,19 +162,17 @@ class Session:
         self._request = request
         ending = Ending(self._settings.vocabulary, max_tokens=request.max_tokens, stop=request.stop)
         self._answer = Answer(self.us, ending, request.settled)
-        self._settling = Settling(
-            self.us, self._answer, max_frames=(request.window + FRAMES_SLACK) * request.branches
-        )
+        self._settling = Settling(self.us, self._answer, max_frames=(request.window + FRAMES_SLACK) * request.branches)
 
     def _send_open(self) -> None:
         request, answer = self._require_request(), self._require_answer()
-        import_msg = Open(
+        message = Open(
             **{name: getattr(request, name) for name in request.__struct_fields__ if name != "settled"},
             settled=tuple(answer.tokens),
         )
         self._is_bound = False
         self._num_opens += 1
-        self._effects.append(SendOpen(self._wire.seal(import_msg, self._now)))
+        self._effects.append(SendOpen(self._wire.seal(message, self._now)))
         self._timers["accept"] = self._now + self._limits.accept(self._link.rtt_seconds)
 
     def _on_open(self, message: Open, term: int) -> None:
@@ -191,9 +189,7 @@ class Session:
         self._timers["idle"] = self._now + self._limits.idle
         if term > 0:
             self._require_settling().aggregator = Peer.OPENER
-        self._send(
-            Accepted(replica=self._settings.replica, prefill_deadline_seconds=self._limits.prefill_deadline)
-        )
+        self._send(Accepted(replica=self._settings.replica, prefill_deadline_seconds=self._limits.prefill_deadline))
         self._effects.append(Prepare(message))
 
     def _on_accepted(self, message: Accepted) -> None:
@@ -211,7 +207,9 @@ class Session:
     def _on_refused(self, message: Refused) -> None:
         self._timers.pop("accept", None)
         if message.retry_after_seconds is None:
-            self._close(FinishReason.ERROR, f"refused by the other end ({message.field or 'session'}): {message.reason}")
+            self._close(
+                FinishReason.ERROR, f"refused by the other end ({message.field or 'session'}): {message.reason}"
+            )
             return
         self._timers["retry"] = self._now + message.retry_after_seconds
         if self._require_settling().alone is None:
@@ -408,7 +406,6 @@ class Session:
         if frame is not None and frame is drafting.tree.current:
             self._mark_progress()
 
-
     # -- targets ------------------------------------------------------------------------------------------------
 
     def _pump(self) -> None:
@@ -418,6 +415,8 @@ class Session:
             return
         if self.state is State.RUNNING and self._require_settling().is_ours:
             self._settle()
+        if self.state is State.RUNNING and self._require_answer().is_over:
+            self._finish()
         if self.state in (State.PREPARING, State.RUNNING):
             again_at = drafting.extend(now=self._now, rtt_seconds=self._link.rtt_seconds)
             self._set_timer("draft", again_at)
@@ -476,8 +475,9 @@ class Session:
         return self._limits.stall(self._link.rtt_seconds, decode)
 
     def _mark_progress(self) -> None:
-        if self.us is Peer.OPENER and self.state is State.RUNNING:
+        if self.us is Peer.OPENER and self.state is State.RUNNING and self._require_settling().alone is None:
             self._timers["stall"] = self._now + self._stall_seconds()
+            self._timers["nudge"] = self._now + self._stall_seconds() / 2
 
     @property
     def _is_publishing(self) -> bool:
@@ -566,8 +566,6 @@ class Session:
                 rtt_seconds=self._link.rtt_seconds,
                 decode_seconds=max(ready.decode_seconds for ready in self._ready.values()),
             )
-            if answer.tokens and self._is_bound:
-                self._send(answer.target_from(0))
 
     def _on_resume(self, message: Resume, term: int) -> None:
         answer, settling = self._require_answer(), self._require_settling()
@@ -582,6 +580,11 @@ class Session:
             return
         if message.next_position < answer.next_position:
             self._send(answer.target_from(message.next_position))
+        if message.next_position > answer.next_position and settling.is_ours:
+            raise PeerError(
+                f"the other end resumes at {message.next_position}; {answer.next_position} are settled",
+                field="next_position",
+            )
         if self.us is Peer.OPENER and not settling.is_ours and not message.is_aggregator:
             self._take_over()
         elif not settling.is_ours:
@@ -594,3 +597,212 @@ class Session:
         self.state = State.CLOSED
         self._timers.clear()
         self._effects.append(Closed(reason=reason, error=error, report=self._report()))
+
+    def _on_handover(self, message: Handover) -> None:
+        """The old aggregator gives us the authority with its live frames; after lost targets it cannot be taken."""
+        answer, settling = self._require_answer(), self._require_settling()
+        if settling.is_ours:
+            raise PeerError("a handover to the end that aggregates already", field="position")
+        if message.position < answer.next_position:
+            raise PeerError(f"a handover at {message.position}; {answer.next_position} are settled", field="position")
+        if message.position > answer.next_position:
+            self._resync()
+            return
+        settling.give_to(self.us)
+        for draft in message.drafts:
+            self._on_draft(draft)
+
+    def _on_move(self, placement: Peer, reason: str) -> None:
+        """The scheduler beside us asks: hand over when we aggregate, else ask the peer that does."""
+        settling = self._require_settling()
+        is_settled = self.state is not State.RUNNING or settling.aggregator in (None, placement)
+        if is_settled or settling.alone is not None or self._require_request().placement is not None:
+            return
+        if settling.is_ours:
+            self._hand_over()
+        else:
+            self._send(MoveRequest(placement, reason))
+
+    def _on_move_request(self, placement: Peer) -> None:
+        settling = self._require_settling()
+        is_free = self._require_request().placement is None and settling.alone is None
+        if self.state is State.RUNNING and settling.is_ours and placement is not self.us and is_free:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        drafting = self._drafting
+        frames = [] if drafting is None else drafting.tree.live_frames()
+        drafts = tuple(self._draft_message(frame) for frame in frames)
+        self._require_settling().give_to(self.us.opposite)
+        self._send(Handover(self._require_answer().next_position, drafts))
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    def _finish(self) -> None:
+        """The settled tokens have reached the end: say so, and wait a little for what the other end counted."""
+        answer, settling = self._require_answer(), self._require_settling()
+        reason = answer.ending.reason
+        if reason is None or self.state is State.FINISHING:
+            return
+        self.state = State.FINISHING
+        for name in ("stall", "nudge", "draft", "mix", "retry", "accept", "prefill"):
+            self._timers.pop(name, None)
+        if not self._is_bound:
+            self._close(reason)
+            return
+        self._send(Finish(reason=reason, counters=self._counters(), documents=self._public_documents()))
+        is_done = self._their_finish is not None or (settling.alone is not None and not settling.alone.is_heard)
+        if is_done and self.us is Peer.OPENER:
+            self._close(reason)
+            return
+        wait = max(self._limits.finish_floor, 3 * (self._link.rtt_seconds or 0.0))
+        self._timers["finish"] = self._now + (wait if self.us is Peer.OPENER else self._stall_seconds() * 4)
+
+    def _on_finish(self, message: Finish) -> None:
+        self._their_finish = message
+        if self.us is Peer.OPENER:
+            if self.state is State.FINISHING:
+                self._close(self._end_reason())
+            return
+        if self.state is not State.FINISHING and self._require_answer().is_over:
+            self._finish()
+        self._close(message.reason)
+
+    def _on_failure(self, message: Failure) -> None:
+        """The other end gave up: the opener carries on alone and asks for another replica."""
+        if self.us is Peer.OTHER or self._drafting is None:
+            self._close(FinishReason.ERROR, f"the other end gave up ({message.field or 'session'}): {message.reason}")
+            return
+        if self.state is State.FINISHING:
+            self._close(self._end_reason())
+            return
+        self._is_bound = False
+        self.state = State.RUNNING
+        self._take_over()
+        self._retry_later()
+
+    def _on_cancelled(self) -> None:
+        if self._is_bound and self.state is not State.IDLE:
+            if self.us is Peer.OPENER:
+                self._send(Finish(reason=FinishReason.CANCELLED, counters=self._counters()))
+            else:
+                self._send(Failure(reason="this replica is going away"))
+        self._close(FinishReason.CANCELLED)
+
+    def _refuse(self, reason: str, field: str, retry_after_seconds: float | None) -> None:
+        """What our own end cannot serve: the opener is told, its user gets the error."""
+        if self.us is Peer.OTHER:
+            self._send(Refused(reason=reason, field=field, retry_after_seconds=retry_after_seconds))
+        elif self._is_bound:
+            self._send(Finish(reason=FinishReason.ERROR, counters=self._counters()))
+        self._close(FinishReason.ERROR, reason)
+
+    def _end_reason(self) -> FinishReason:
+        return self._require_answer().ending.reason or FinishReason.ERROR
+
+    # -- time ---------------------------------------------------------------------------------------------------
+
+    def _on_time(self) -> None:
+        due = sorted(name for name, at in self._timers.items() if at <= self._now)
+        for name in due:
+            if self._timers.pop(name, None) is None:
+                continue
+            match name:
+                case "deadline":
+                    self._fail("the answer took longer than its deadline")
+                case "idle":
+                    self._close(FinishReason.ERROR, "nothing was heard from the other end")
+                case "finish":
+                    self._close(self._end_reason())
+                case "accept":
+                    self._on_accept_timeout()
+                case "prefill":
+                    self._on_stalled()
+                case "nudge":
+                    self._resync()
+                case "stall":
+                    self._on_stalled()
+                case "retry":
+                    self._on_retry()
+                case _:
+                    pass  # "draft" and "mix" only ask for another look
+            if self.state is State.CLOSED:
+                return
+
+    def _on_accept_timeout(self) -> None:
+        if self._num_opens < 2:  # noqa: PLR2004 - PROTOCOL: once more, then alone
+            self._send_open()
+        else:
+            self._on_stalled()
+
+    def _on_stalled(self) -> None:
+        """Nothing came in time. Alone already: frames are waited for by `mix`; else take over once we can decode."""
+        settling = self._require_settling()
+        if self.us is Peer.OTHER or settling.alone is not None:
+            return
+        if self._drafting is None:
+            self._timers["prefill"] = self._now + self._limits.stall_floor
+            return
+        if self._drafting.published_at(self._require_answer().next_position) is None:
+            self._mark_progress()
+            return
+        self._take_over()
+        self.state = State.RUNNING
+        self._retry_later()
+
+    def _retry_later(self) -> None:
+        delay = min(self._limits.max_retry, self._limits.retry * 2**self._num_retries)
+        self._num_retries += 1
+        self._timers["retry"] = self._now + delay
+
+    def _on_retry(self) -> None:
+        """Still alone: ask the replica to resume, and every second time any replica to start again."""
+        settling = self._require_settling()
+        if settling.alone is None:
+            self._num_retries = 0
+            return
+        if not settling.alone.is_heard:
+            if self._is_bound and self._num_retries % 3:
+                self._resync()
+            else:
+                self._wire.term += 1
+                self._wire.restart_receiving()
+                self._is_term_known = False
+                self._send_open()
+                self._timers.pop("accept", None)
+        self._retry_later()
+
+    # -- what is known at the end -------------------------------------------------------------------------------
+
+    def _counters(self) -> Counters:
+        return Counters() if self._drafting is None else self._drafting.counters()
+
+    def _public_documents(self) -> tuple[DocumentShare, ...]:
+        """The documents this end may name to the other: the opener's stay where they are."""
+        if self.us is Peer.OPENER:
+            return ()
+        shares = self._require_answer().document_shares()
+        return tuple(DocumentShare(name, round(share / SHARE_UNIT)) for name, share in shares)
+
+    def _report(self) -> Report:
+        answer, settling, ours = self._answer, self._settling, self._counters()
+        theirs = self._their_finish.counters if self._their_finish is not None else Counters()
+        counters = {self.us: ours, self.us.opposite: theirs}
+        mean, largest = (None, None) if answer is None else answer.dropped_mass()
+        return Report(
+            num_tokens=0 if answer is None else answer.next_position,
+            num_degraded=0 if answer is None else len(answer.degraded),
+            num_mixed=0 if answer is None else answer.num_mixed,
+            hit_rate={p: c.num_hits / c.num_positions if c.num_positions else None for p, c in counters.items()},
+            num_steps={p: c.num_steps for p, c in counters.items()},
+            num_wasted_steps={p: c.num_wasted_steps for p, c in counters.items()},
+            max_window_used=max(ours.max_window_used, theirs.max_window_used),
+            aggregator=(settling.aggregator if settling is not None else None) or self.us,
+            opener_share=None if answer is None else answer.opener_share(),
+            dropped_mass_mean=mean,
+            dropped_mass_max=largest,
+            our_documents=() if answer is None else answer.document_shares(),
+            their_documents=self._their_finish.documents if self._their_finish is not None else (),
+            rtt_seconds=self._link.rtt_seconds,
+            term=self._wire.term,
+        )
