@@ -15,7 +15,7 @@ from dragon_core.types import CouplingKind, Peer, Vocabulary, WeightingRule
 PROTOCOL_VERSION = 1
 
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
-UInt64 = Annotated[int, msgspec.Meta(ge=0, le=2**64 - 1)]
+UInt64 = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack itself ends at 2^64 - 1
 Weight = Annotated[int, msgspec.Meta(ge=-10_240_000, le=10_240_000)]
 Position = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Share = Annotated[int, msgspec.Meta(ge=0, le=1000)]
