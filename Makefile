@@ -1,17 +1,21 @@
 CACHE := $(or $(DRAGON_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dragon)
-VENV := $(CACHE)/venv-core
-PYTHON := $(VENV)/bin/python
+VENV := $(CACHE)/venv-check
+BIN := $(VENV)/bin
+PACKAGES := dragon_core dragon_runtime edge_daemon cloud_peer dragon_cli link_emulator tests
 
 .PHONY: help setup check test
 help: ## List the targets
 	@grep -E '^[a-z]+:.*##' Makefile
 
 setup: ## Install what the checks and tests need
-	test -x $(PYTHON) || python3 -m venv $(VENV)
-	$(PYTHON) -m pip install -q numpy msgspec pytest pytest-asyncio pytest-timeout hypothesis ruff
+	test -x $(BIN)/python || python3 -m venv $(VENV)
+	$(BIN)/pip install -q numpy msgspec pydantic 'pydantic-settings[yaml]' pyyaml platformdirs prometheus-client fastapi uvicorn pytest pytest-asyncio pytest-timeout hypothesis ruff mypy import-linter types-PyYAML
 
-check: setup ## Lint for errors
-	$(PYTHON) -m ruff check --select E9,F63,F7 dragon_core tests
+check: setup ## Format, lint, types and import contracts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/lint-imports
 
-test: setup ## Run the unit tests of the core
-	$(PYTHON) -m pytest -q tests/unit/core
+test: setup ## Run the unit tests
+	$(BIN)/python -m pytest -q tests/unit

@@ -13,8 +13,8 @@ from dragon_core.weighting import log_sum_exp, weigh
 
 
 def mix_contexts(
-    logits: NDArray[np.float32],
-    bare_logits: NDArray[np.float32] | None,
+    logits: NDArray[np.floating],
+    bare_logits: NDArray[np.floating] | None,
     relevances: FloatArray,
     *,
     weighting: Weighting,
@@ -32,8 +32,8 @@ def mix_contexts(
 
 
 def publish(
-    logits: NDArray[np.float32],
-    bare_logits: NDArray[np.float32] | None,
+    logits: NDArray[np.floating],
+    bare_logits: NDArray[np.floating] | None,
     relevances: FloatArray,
     *,
     weighting: Weighting,

@@ -60,9 +60,9 @@ def uniform(seed: int, stream: Stream, position: int, indices: ArrayLike) -> Flo
     counter[0], counter[1], counter[2] = index, position, int(stream)
     words = philox(counter, (seed & 0xFFFFFFFF, (seed >> 32) & 0xFFFFFFFF))
     bits = ((words[0] << _SHIFT32) | words[1]) >> _SHIFT11
-    return (bits.astype(np.float64) + 0.5) * 2.0**-53
+    return np.asarray((bits.astype(np.float64) + 0.5) * 2.0**-53, dtype=np.float64)
 
 
 def gumbel(seed: int, stream: Stream, position: int, indices: ArrayLike) -> FloatArray:
     """Standard Gumbel variates, -log(-log u), one per index."""
-    return -np.log(-np.log(uniform(seed, stream, position, indices)))
+    return np.asarray(-np.log(-np.log(uniform(seed, stream, position, indices))))

@@ -1,4 +1,4 @@
-"""Sampling parameters, applied to each context's distribution before anything is mixed, so that all after it is linear."""
+"""Sampling parameters, applied to each context before anything is mixed, so that all after it is linear."""
 
 import numpy as np
 

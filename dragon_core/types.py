@@ -88,7 +88,7 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Distribution:
+class Distribution:  # noqa: PLW1641 - compared in tests, never a key
     """A published distribution in its decoded form: what both ends compute with.
 
     `ids` (n,) uint32 token ids and `levels` (n,) uint16 negative log-probabilities in 1/1024 nat, sorted by
@@ -201,7 +201,7 @@ class Fork:
 
 @dataclass(frozen=True, slots=True)
 class Rollback:
-    """Drop every token of `branch` at or after `position`; feeds not yet run are never run, their tickets unanswered."""
+    """Drop every token of `branch` at or after `position`; its feeds not yet run are never run or answered."""
 
     branch: BranchId
     position: int

@@ -1,4 +1,4 @@
-"""How much each context weighs: the rules relevance, equal, evidence and contrast, in log space, before filters and cut."""
+"""How much each context weighs: relevance, equal, evidence and contrast, in log space, before filters and cut."""
 
 import math
 from collections.abc import Sequence

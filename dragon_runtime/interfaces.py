@@ -10,12 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.types import Command as Command
-from dragon_core.types import Context, Cut, Sampling, Step, Vocabulary, Weighting
-from dragon_core.types import Drop as Drop
-from dragon_core.types import Feed as Feed
-from dragon_core.types import Fork as Fork
-from dragon_core.types import Rollback as Rollback
+from dragon_core.types import Command, Context, Cut, Sampling, Step, Vocabulary, Weighting
 
 
 class Clock(Protocol):
@@ -154,5 +149,3 @@ class Channel(Protocol):
         Raises:
             OurError: the channel was closed.
         """
-
-

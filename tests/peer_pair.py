@@ -5,6 +5,8 @@ import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import numpy as np
+
 from dragon_core import codec
 from dragon_core.distribution import quantise_weight
 from dragon_core.messages import ChatMessage, Envelope, Fingerprint, Open
@@ -160,7 +162,7 @@ class PeerPair:
         contexts = self.question.contexts[0 if peer is Peer.OPENER else 1]
         sampling = Sampling(temperature=self.question.temperature)
         self._engines[peer] = ToySequences(contexts, self._weighting, sampling, CUT)
-        weight = constant_weight([context.relevance for context in contexts], self._weighting)
+        weight = constant_weight(np.array([context.relevance for context in contexts]), self._weighting)
         event = EngineOpened(
             constant_weight_level=None if weight is None else quantise_weight(weight),
             decode_seconds=self._decode_seconds(peer),

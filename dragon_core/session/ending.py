@@ -1,4 +1,4 @@
-"""Where an answer ends, and which bytes of it may be shown. A pure function of the settled tokens, alike at both ends."""
+"""Where an answer ends and which bytes of it may be shown: a function of the settled tokens, alike at both ends."""
 
 from collections.abc import Iterable
 

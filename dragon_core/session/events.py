@@ -1,4 +1,4 @@
-"""What goes into a session and what comes out of it. Events are facts; effects are what the driver must do, in order."""
+"""What goes into a session and what comes out. Events are facts; effects are what the driver must do, in order."""
 
 from dataclasses import dataclass
 

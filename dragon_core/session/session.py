@@ -1,5 +1,5 @@
-"""The session: every event goes in through `receive`, every effect comes out of it. This file does not know what role we play
-in a cluster: only which peer has the user. It has no clock, no chance and no I/O.
+"""The session: every event goes in through `receive`, every effect comes out of it. This file does not know what role
+we play in a cluster, only which peer has the user. It has no clock, no chance and no I/O.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,6 @@ from dragon_core.messages import (
     Handover,
     MoveRequest,
     Open,
-    Probe,
     Ready,
     Refused,
     Resume,
@@ -558,7 +557,7 @@ class Session:
 
     def _hear(self) -> None:
         """The other end speaks in our term: bring it up to date and expect its frames again."""
-        settling, answer = self._require_settling(), self._require_answer()
+        settling = self._require_settling()
         self._is_term_known = True
         if self.us is Peer.OPENER and settling.alone is not None and not settling.alone.is_heard:
             settling.expect_frames(
@@ -730,7 +729,7 @@ class Session:
                 return
 
     def _on_accept_timeout(self) -> None:
-        if self._num_opens < 2:  # noqa: PLR2004 - PROTOCOL: once more, then alone
+        if self._num_opens < 2:
             self._send_open()
         else:
             self._on_stalled()

@@ -1,4 +1,4 @@
-"""What a session is given at its start: identity, limits, and what both ends must share. Nothing is read from outside."""
+"""What a session is given at its start: identity, limits, and what both ends must share."""
 
 from dataclasses import dataclass
 
@@ -8,7 +8,7 @@ from dragon_core.types import Cut, Vocabulary
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Durations in seconds after which an end stops waiting; where a round trip is known, longer ones follow from it."""
+    """Durations in seconds after which an end stops waiting; longer ones follow from the round trip."""
 
     accept_floor: float = 1.0
     stall_floor: float = 1.0

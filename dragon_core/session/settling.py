@@ -1,4 +1,4 @@
-"""The aggregator's work, and the opener's alone after a takeover: what the next fixed token is, and how it came about."""
+"""The aggregator's work, and the opener's alone after a takeover: the next fixed token and how it came about."""
 
 import math
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Errors as OpenAI's clients know them: a status and `{"error": {message, type, param, code}}`. No error is made up here."""
+"""Errors as OpenAI-shaped bodies: what went wrong, whose fault it is, what to do."""
 
 import errno
 import logging

@@ -87,7 +87,7 @@ class StreamOptions(Closed):
     """What a stream carries besides tokens."""
 
     include_usage: bool = False
-    include_obfuscation: Annotated[Any, AfterValidator(_only(False))] = None  # noqa: FBT003 - a value, not a flag
+    include_obfuscation: Annotated[Any, AfterValidator(_only(False))] = None
 
 
 class DragonOptions(Closed):
@@ -118,7 +118,7 @@ class UnsupportedParameters(Closed):
     verbosity: Unsupported = None
     web_search_options: Unsupported = None
     service_tier: Annotated[Any, AfterValidator(_only("auto", "default"))] = None
-    store: Annotated[Any, AfterValidator(_only(False))] = None  # noqa: FBT003 - a value, not a flag
+    store: Annotated[Any, AfterValidator(_only(False))] = None
     metadata: Annotated[Any, AfterValidator(_only({}))] = None
 
 

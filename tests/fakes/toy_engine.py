@@ -1,4 +1,4 @@
-"""A deterministic language model over a tiny vocabulary: every distribution is a pure function of the tokens before it."""
+"""A deterministic language model over a tiny vocabulary: distributions are pure functions of the tokens before."""
 
 import hashlib
 from collections.abc import Sequence
@@ -23,7 +23,9 @@ from dragon_core.types import (
 
 END = 0
 TOY_VOCABULARY = Vocabulary(
-    token_bytes=(b"", *(f" w{i}".encode() for i in range(1, 24))), special_ids=frozenset({END}), end_ids=frozenset({END})
+    token_bytes=(b"", *(f" w{i}".encode() for i in range(1, 24))),
+    special_ids=frozenset({END}),
+    end_ids=frozenset({END}),
 )
 
 

@@ -1,0 +1,1 @@
+"""`dragonctl`: the local stack, questions, documents and diagnosis."""
