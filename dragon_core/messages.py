@@ -5,7 +5,7 @@ Field order is the wire order (docs/protocol.md). Durations travel as such; no w
 
 import enum
 import hashlib
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 
@@ -21,6 +21,7 @@ Position = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Share = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Name = Annotated[str, msgspec.Meta(max_length=200)]
+Role = Literal["system", "user", "assistant"]
 Text = Annotated[str, msgspec.Meta(max_length=2_000_000)]
 
 
@@ -64,7 +65,7 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 class ChatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """One turn of the conversation."""
 
-    role: Annotated[str, msgspec.Meta(max_length=20)]
+    role: Role
     content: Text
 
 

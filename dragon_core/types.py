@@ -15,6 +15,9 @@ FloatArray = NDArray[np.float64]
 IdArray = NDArray[np.uint32]
 LevelArray = NDArray[np.uint16]
 
+GREEDY_PUBLISHED_TOKENS = 16
+"""Most tokens of a published distribution at temperature 0."""
+
 
 class Peer(enum.StrEnum):
     """One of the two ends of a session. The opener has the user."""
@@ -85,6 +88,12 @@ class Cut:
 
     nucleus: float = 0.99
     max_published_tokens: int = 64
+
+    def at_temperature(self, temperature: float) -> "Cut":
+        """The cut of an answer: the argmax of the mixture needs fewer tokens than a sample does."""
+        if temperature > 0:
+            return self
+        return Cut(nucleus=self.nucleus, max_published_tokens=min(self.max_published_tokens, GREEDY_PUBLISHED_TOKENS))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -76,7 +76,15 @@ class Engine(Protocol):
 
     @property
     def chat_template(self) -> str:
-        """The model's own Jinja chat template."""
+        """The model's own Jinja chat template; empty when it brings none."""
+
+    @property
+    def bos_text(self) -> str:
+        """How the token that begins a text is written in a template; empty when the model has none."""
+
+    @property
+    def eos_text(self) -> str:
+        """The same for the token that ends one."""
 
     def tokenise(self, text: str, *, special: bool) -> list[int]:
         """Token ids of `text`; with `special`, text such as `<|im_end|>` becomes special tokens. Adds none itself."""
@@ -140,12 +148,28 @@ class Retriever(Protocol):
 class Channel(Protocol):
     """An ordered pipe of one session's frames to the other end. Loss shows as a gap in the sequence numbers."""
 
+    @property
+    def sent_bytes(self) -> int:
+        """Bytes of all frames given to the transport."""
+
+    @property
+    def received_bytes(self) -> int: ...
+
+    def send_open(self, frame: bytes) -> None:
+        """Ask any replica for the session; at the opener only."""
+
+    def bind(self, replica: str) -> None:
+        """From now on frames go to this replica; at the opener only. Frames sent before are lost."""
+
     def send(self, frame: bytes) -> None:
         """Queue a frame; never blocks. Frames over the queue's limit, or sent while disconnected, are lost."""
 
-    async def receive(self) -> bytes:
-        """The next frame from the other end.
+    async def receive(self) -> bytes | None:
+        """The next frame from the other end, or None when the connection was lost and is there again.
 
         Raises:
             OurError: the channel was closed.
         """
+
+    def close(self) -> None:
+        """Stop receiving; safe to call twice."""

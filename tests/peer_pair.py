@@ -70,6 +70,7 @@ class PeerPair:
 
     question: Question
     schedule: Schedule
+    is_solo: bool = False
     emitted: list[Emit] = field(default_factory=list)
     closed: dict[Peer, Closed] = field(default_factory=dict)
     num_frames: int = 0
@@ -88,12 +89,12 @@ class PeerPair:
 
     def run(self, *, until: float = 300.0) -> list[int]:
         """The emitted tokens."""
-        session, effects = Session.open(self._settings, self._open(), now=0.0)
+        session, effects = Session.open(self._settings, self._open(), now=0.0, is_solo=self.is_solo)
         self.sessions[Peer.OPENER] = session
         self._perform(Peer.OPENER, effects)
         for at in self.schedule.moves:
             self._at(at, self._move)
-        while self._queue and self._queue[0][0] <= until and len(self.closed) < 2:
+        while self._queue and self._queue[0][0] <= until and len(self.closed) < (1 if self.is_solo else 2):
             self._step()
             self._tick()
         return [emit.settled.token for emit in self.emitted]

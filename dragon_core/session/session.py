@@ -96,17 +96,24 @@ class Session:
         self._num_retries = 0
         self._term_position = 0
         self._is_term_known = True
+        self._is_solo = False
         self._their_finish: Finish | None = None
 
     @classmethod
-    def open(cls, settings: SessionSettings, request: Open, *, now: float) -> tuple["Session", list[Effect]]:
-        """A session of the end that has the user, and the first effects."""
+    def open(
+        cls, settings: SessionSettings, request: Open, *, now: float, is_solo: bool = False
+    ) -> tuple["Session", list[Effect]]:
+        """A session of the end that has the user, and the first effects. With `is_solo` no other end is asked."""
         session = cls(Peer.OPENER, settings)
         session._now = now
         session._begin(request)
         session.state = State.OPENING
         session._effects.append(Prepare(request))
-        session._send_open()
+        session._is_solo = is_solo
+        if is_solo:
+            session._require_settling().go_alone()
+        else:
+            session._send_open()
         session._timers["deadline"] = now + request.deadline_seconds
         return session, session._drain()
 
@@ -447,11 +454,10 @@ class Session:
             self._drafting.advance(fixed.settled.token, now=self._now)
         if settling.is_ours:
             settling.theirs.advance(fixed.settled.token)
-        text = answer.fix(fixed.settled.token, fixed.detail, is_degraded=fixed.is_degraded)
+        is_degraded = fixed.is_degraded and not self._is_solo
+        text = answer.fix(fixed.settled.token, fixed.detail, is_degraded=is_degraded)
         if self.us is Peer.OPENER:
-            self._effects.append(
-                Emit(position=position, settled=fixed.settled, text=text, is_degraded=fixed.is_degraded)
-            )
+            self._effects.append(Emit(position=position, settled=fixed.settled, text=text, is_degraded=is_degraded))
         self._mark_progress()
 
     # -- small things -------------------------------------------------------------------------------------------
