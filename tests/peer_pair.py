@@ -121,7 +121,7 @@ class PeerPair:
         heapq.heappush(self._queue, (time, next(self._order), act))
 
     def _move(self) -> None:
-        aggregators = [p for p, s in self.sessions.items() if s._settling is not None and s._settling.is_ours]
+        aggregators = [p for p, s in self.sessions.items() if s.aggregator is p]
         if len(aggregators) == 1:
             event = MoveAsked(aggregators[0].opposite, "test")
             self._perform(aggregators[0], self.sessions[aggregators[0]].receive(event, self.now))

@@ -1,5 +1,6 @@
 """What is fixed of an answer so far, and who had how much to do with it."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Sequence
 
@@ -23,7 +24,7 @@ class Answer:
         self.tokens: list[int] = []
         self.details: list[TargetDetail | None] = []
         self.degraded: set[int] = set()
-        self._document_shares: dict[str, float] = defaultdict(float)
+        self._attributed: dict[int, list[tuple[str, float]]] = {}
         for token in settled:
             self.fix(token, None)
 
@@ -50,6 +51,7 @@ class Answer:
             return 0
         del self.tokens[position:], self.details[position:]
         self.degraded = {at for at in self.degraded if at < position}
+        self._attributed = {at: parts for at, parts in self._attributed.items() if at < position}
         self.ending.restart(self.tokens)
         return num_dropped
 
@@ -58,21 +60,25 @@ class Answer:
         return Target(position, tuple(self.tokens[position:]), tuple(self.details[position:]))
 
     def attribute(self, step: Step, token: int, detail: TargetDetail, documents: Sequence[tuple[str, ...]]) -> None:
-        """Add our share in a token to the documents of the contexts it came from (section 7)."""
+        """Give our share in the next token to the documents of the contexts it came from, before it is fixed."""
         share = detail.opener_share * SHARE_UNIT
         if self._us is Peer.OTHER:
             share = 1.0 - share
         columns = np.flatnonzero(step.published.distribution.ids == token)
         if len(columns) == 0:
             return
-        for context_share, names in zip(step.context_shares[:, columns[0]], documents, strict=False):
-            for name in names:
-                self._document_shares[name] += share * float(context_share) / len(names)
+        self._attributed[self.next_position] = [
+            (name, share * float(context_share) / len(names))
+            for context_share, names in zip(step.context_shares[:, columns[0]], documents, strict=False)
+            for name in names
+        ]
 
     def document_shares(self) -> tuple[tuple[str, float], ...]:
         """Our documents with their mean share over the positions where both frames were present, largest first."""
-        num_mixed = max(1, self.num_mixed)
-        shares = ((name, total / num_mixed) for name, total in self._document_shares.items())
+        totals: dict[str, float] = defaultdict(float)
+        for name, share in itertools.chain.from_iterable(self._attributed.values()):
+            totals[name] += share
+        shares = ((name, min(1.0, total / max(1, self.num_mixed))) for name, total in totals.items())
         return tuple(sorted(shares, key=lambda item: (-item[1], item[0])))
 
     @property

@@ -144,11 +144,14 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """The session is over; nothing follows. `error` is set when it did not end as an answer ends."""
+    """The session is over; nothing follows. `error` is set when it did not end as an answer ends.
+
+    `report` is None where the session ended before any request was understood.
+    """
 
     reason: FinishReason
     error: str
-    report: Report
+    report: Report | None
 
 
 Effect = Send | SendOpen | Bind | Prepare | Run | Emit | Closed

@@ -11,4 +11,5 @@ def test_a_solo_answer_is_our_own_and_not_degraded() -> None:
     assert tokens == oracle_tokens(question, degraded=frozenset(range(question.max_tokens)))
     assert pair.num_frames == 0
     report = pair.closed[Peer.OPENER].report
+    assert report is not None
     assert (report.num_degraded, report.num_tokens) == (0, len(tokens))

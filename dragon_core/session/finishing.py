@@ -1,0 +1,47 @@
+"""How a session ends: the settled tokens reached the end, or somebody gave it up."""
+
+from dragon_core.messages import Failure, Finish, FinishReason
+from dragon_core.session.end import SessionEnd
+from dragon_core.session.lifecycle import State
+from dragon_core.types import Peer
+
+
+def finish(end: SessionEnd) -> None:
+    """The settled tokens have reached the end: say so, and wait a little for what the other end counted."""
+    answer, settling = end.answer, end.settling
+    reason = answer.ending.reason
+    if reason is None or end.state is State.FINISHING:
+        return
+    end.state = State.FINISHING
+    for name in ("stall", "nudge", "draft", "mix", "retry", "accept", "prefill"):
+        end.timers.pop(name, None)
+    if not end.is_bound:
+        end.close(reason)
+        return
+    end.send(Finish(reason=reason, counters=end.counters(), documents=end.public_documents()))
+    is_done = end.their_finish is not None or (settling.alone is not None and not settling.alone.is_heard)
+    if is_done and end.us is Peer.OPENER:
+        end.close(reason)
+        return
+    wait = max(end.limits.finish_floor, 3 * (end.link.rtt_seconds or 0.0))
+    end.timers["finish"] = end.now + (wait if end.us is Peer.OPENER else end.stall_seconds() * 4)
+
+
+def on_finish(end: SessionEnd, message: Finish) -> None:
+    end.their_finish = message
+    if end.us is Peer.OPENER:
+        if end.state is State.FINISHING:
+            end.close(end.end_reason())
+        return
+    if end.state is not State.FINISHING and end.answer.is_over:
+        finish(end)
+    end.close(message.reason)
+
+
+def on_cancelled(end: SessionEnd) -> None:
+    if end.is_bound and end.state is not State.IDLE:
+        if end.us is Peer.OPENER:
+            end.send(Finish(reason=FinishReason.CANCELLED, counters=end.counters()))
+        else:
+            end.send(Failure(reason="this replica is going away"))
+    end.close(FinishReason.CANCELLED)

@@ -1,0 +1,134 @@
+"""What a session does when something fails: resume after loss, take over, carry on alone, and mix again."""
+
+from dragon_core.errors import PeerError
+from dragon_core.messages import Failure, FinishReason, Resume
+from dragon_core.session.end import SessionEnd
+from dragon_core.session.lifecycle import State
+from dragon_core.types import Peer
+
+
+def resync(end: SessionEnd) -> None:
+    """Say what this end holds and repeat our live frames: after a reconnect or a gap."""
+    answer, settling = end.answer, end.settling
+    if not end.is_bound:
+        return
+    end.send(
+        Resume(
+            next_position=answer.next_position,
+            last_sequence=end.wire.last_received or 0,
+            is_aggregator=settling.is_ours,
+            term_position=end.term_position,
+            mix_position=None if settling.alone is None else settling.alone.mix_position,
+        )
+    )
+    end.send_live_frames()
+
+
+def take_over(end: SessionEnd) -> None:
+    """The opener goes on by itself in a new term; what the other fixes in an older one is void."""
+    if end.is_term_known:
+        end.term_position = end.answer.next_position
+    end.is_term_known = False
+    end.wire.term += 1
+    end.settling.go_alone()
+    resync(end)
+
+
+def hear(end: SessionEnd) -> None:
+    """The other end speaks in our term: bring it up to date and expect its frames again."""
+    settling = end.settling
+    end.is_term_known = True
+    if end.us is Peer.OPENER and settling.alone is not None and not settling.alone.is_heard:
+        settling.expect_frames(
+            at_once=False,
+            rtt_seconds=end.link.rtt_seconds,
+            decode_seconds=max(ready.decode_seconds for ready in end.ready.values()),
+        )
+
+
+def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
+    answer, settling = end.answer, end.settling
+    if term > end.wire.term:
+        end.wire.term = term
+        settling.give_to(Peer.OPENER)
+        answer.cut_to(message.term_position)
+        if end.drafting is not None and end.drafting.tree.next_position > answer.next_position:
+            end.drafting.tree.restart(answer.tokens)
+        end.state = State.RUNNING if end.drafting is not None else State.PREPARING
+        resync(end)
+        return
+    if message.next_position < answer.next_position:
+        end.send(answer.target_from(message.next_position))
+    if message.next_position > answer.next_position and settling.is_ours:
+        raise PeerError(
+            f"the other end resumes at {message.next_position}; {answer.next_position} are settled",
+            field="next_position",
+        )
+    if end.us is Peer.OPENER and not settling.is_ours and not message.is_aggregator:
+        take_over(end)
+    elif not settling.is_ours:
+        end.send_live_frames()
+        if not message.is_aggregator and end.us is Peer.OTHER:
+            resync(end)
+    hear(end)
+
+
+def on_failure(end: SessionEnd, message: Failure) -> None:
+    """The other end gave up: the opener carries on alone and asks for another replica."""
+    if end.us is Peer.OTHER or end.drafting is None:
+        end.close(FinishReason.ERROR, f"the other end gave up ({message.field or 'session'}): {message.reason}")
+        return
+    if end.state is State.FINISHING:
+        end.close(end.end_reason())
+        return
+    end.is_bound = False
+    end.state = State.RUNNING
+    take_over(end)
+    retry_later(end)
+
+
+def on_accept_timeout(end: SessionEnd) -> None:
+    if end.num_opens < 2:
+        end.send_open()
+    else:
+        on_stalled(end)
+
+
+def on_stalled(end: SessionEnd) -> None:
+    """Nothing came in time. Alone already: frames are waited for by `mix`; else take over once we can decode."""
+    settling = end.settling
+    if end.us is Peer.OTHER or settling.alone is not None:
+        return
+    if end.drafting is None:
+        end.timers["prefill"] = end.now + end.limits.stall_floor
+        return
+    if end.drafting.published_at(end.answer.next_position) is None:
+        end.mark_progress()
+        return
+    take_over(end)
+    end.state = State.RUNNING
+    retry_later(end)
+
+
+def retry_later(end: SessionEnd) -> None:
+    delay = min(end.limits.max_retry, end.limits.retry * 2**end.num_retries)
+    end.num_retries += 1
+    end.timers["retry"] = end.now + delay
+
+
+def on_retry(end: SessionEnd) -> None:
+    """Still alone: ask the replica to resume, and every second time any replica to start again."""
+    settling = end.settling
+    if settling.alone is None:
+        end.num_retries = 0
+        return
+    if not settling.alone.is_heard:
+        if end.is_bound and end.num_retries % 3:
+            resync(end)
+        else:
+            end.wire.term += 1
+            end.wire.restart_receiving()
+            end.is_term_known = False
+            end.send_open()
+            end.timers.pop("accept", None)
+    retry_later(end)

@@ -1,0 +1,117 @@
+"""The way of a token: frames come in, the aggregator fixes targets, both ends follow them and draft ahead."""
+
+from dragon_core import codec
+from dragon_core.errors import PeerError
+from dragon_core.messages import Draft, Target
+from dragon_core.session.answer import settled_of
+from dragon_core.session.end import FRAMES_SLACK, SessionEnd
+from dragon_core.session.events import Emit, Run
+from dragon_core.session.finishing import finish
+from dragon_core.session.lifecycle import State
+from dragon_core.session.settling import Fixed
+from dragon_core.types import Peer, Step
+
+
+def on_draft(end: SessionEnd, draft: Draft) -> None:
+    settling = end.settling
+    if settling.aggregator is end.us.opposite:
+        return
+    theirs = end.ready.get(end.us.opposite)
+    if theirs is None:
+        return
+    request = end.request
+    published = codec.published_of(
+        draft,
+        constant_weight_level=theirs.constant_weight_level,
+        vocabulary_size=len(end.settings.vocabulary),
+        max_published_tokens=end.settings.cut.max_published_tokens,
+    )
+    if draft.position > end.answer.next_position + request.window + FRAMES_SLACK:
+        raise PeerError(f"a frame at {draft.position} is beyond the window of {request.window}", field="position")
+    settling.theirs.add(
+        published,
+        id=draft.id,
+        parent=draft.parent,
+        via=draft.via,
+        position=draft.position,
+        settled=end.answer.tokens,
+    )
+
+
+def on_target(end: SessionEnd, target: Target) -> None:
+    answer, settling = end.answer, end.settling
+    if settling.is_ours:
+        raise PeerError("a target for a session that is aggregated here", field="position")
+    if len(target.details) != len(target.tokens):
+        raise PeerError(f"{len(target.tokens)} tokens with {len(target.details)} details", field="details")
+    if target.position > answer.next_position:
+        return
+    for offset, (token, detail) in enumerate(zip(target.tokens, target.details, strict=True)):
+        position = target.position + offset
+        if token >= len(end.settings.vocabulary):
+            raise PeerError(f"token {token} is beyond the vocabulary", field="tokens")
+        if position < answer.next_position:
+            if answer.tokens[position] != token:
+                raise PeerError(f"position {position} was fixed before with another token", field="tokens")
+            continue
+        if answer.is_over:
+            raise PeerError("a target after the end of the answer", field="position")
+        fix(end, Fixed(settled_of(token, detail), detail, is_degraded=False))
+
+
+def on_step(end: SessionEnd, ticket: int, step: Step) -> None:
+    drafting = end.drafting
+    if drafting is None:
+        return
+    frame = drafting.tree.answered(ticket, step, now=end.now)
+    if frame is not None and end.is_publishing:
+        end.send_frame(frame)
+    if frame is not None and frame is drafting.tree.current:
+        end.mark_progress()
+
+
+def pump(end: SessionEnd) -> None:
+    """Settle what can be settled, then draft ahead; collects the engine's commands."""
+    drafting = end.drafting
+    if drafting is None or end.state is State.CLOSED:
+        return
+    if end.state is State.RUNNING and end.settling.is_ours:
+        settle(end)
+    if end.state is State.RUNNING and end.answer.is_over:
+        finish(end)
+    if end.state in (State.PREPARING, State.RUNNING):
+        again_at = drafting.extend(now=end.now, rtt_seconds=end.link.rtt_seconds)
+        end.set_timer("draft", again_at)
+    if commands := drafting.take_commands():
+        end.effects.append(Run(commands))
+
+
+def settle(end: SessionEnd) -> None:
+    answer, settling, drafting = end.answer, end.settling, end.drafting
+    first = answer.next_position
+    while drafting is not None and not answer.is_over:
+        fixed = settling.next_fixed(drafting, end.coupling, now=end.now, stall_seconds=end.stall_seconds())
+        if fixed is None:
+            break
+        fix(end, fixed)
+    if settling.alone is not None:
+        end.set_timer("mix", settling.alone.mix_deadline)
+    if answer.next_position > first and end.is_bound:
+        end.send(answer.target_from(first))
+
+
+def fix(end: SessionEnd, fixed: Fixed) -> None:
+    answer, settling = end.answer, end.settling
+    position = answer.next_position
+    if end.drafting is not None:
+        step = end.drafting.step_at(position)
+        if step is not None and fixed.detail is not None:
+            answer.attribute(step, fixed.settled.token, fixed.detail, end.documents)
+        end.drafting.advance(fixed.settled.token, now=end.now)
+    if settling.is_ours:
+        settling.theirs.advance(fixed.settled.token)
+    is_degraded = fixed.is_degraded and not end.is_solo
+    text = answer.fix(fixed.settled.token, fixed.detail, is_degraded=is_degraded)
+    if end.us is Peer.OPENER:
+        end.effects.append(Emit(position=position, settled=fixed.settled, text=text, is_degraded=is_degraded))
+    end.mark_progress()
