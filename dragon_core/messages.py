@@ -174,7 +174,7 @@ class Handover(Message, frozen=True, tag=8):
 
 
 class Resume(Message, frozen=True, tag=9, kw_only=True):
-    """What the sender holds; the other resends what follows.
+    """What the sender holds; the other resends what follows. `aggregator` is None before placement.
 
     `term_position` is where the sender's term began: what an older term fixed at or after it is void.
     `mix_position` is the first position at which the opener wants frames again after a takeover.
@@ -182,7 +182,7 @@ class Resume(Message, frozen=True, tag=9, kw_only=True):
 
     next_position: Position
     last_sequence: UInt64
-    is_aggregator: bool
+    aggregator: Peer | None
     term_position: Position = 0
     mix_position: Position | None = None
 

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+import msgspec
+
 from dragon_core import codec
 from dragon_core.coupling import Coupling
 from dragon_core.drafts import OwnFrame
@@ -14,6 +16,7 @@ from dragon_core.messages import (
     Finish,
     FinishReason,
     Open,
+    Ready,
 )
 from dragon_core.session.answer import SHARE_UNIT, Answer
 from dragon_core.session.drafting import Drafting
@@ -61,6 +64,7 @@ class SessionEnd:
         self.drafting: Drafting | None = None
         self.documents: tuple[tuple[str, ...], ...] = ()
         self.ready: dict[Peer, PeerReady] = {}
+        self.our_ready: Ready | None = None
         self.agreed_rtt: float | None = None
         self.is_bound = us is Peer.OTHER
         self.is_solo = False
@@ -75,11 +79,13 @@ class SessionEnd:
         return hasattr(self, "request")
 
     def send_open(self) -> None:
-        request, answer = self.request, self.answer
-        message = Open(
-            **{name: getattr(request, name) for name in request.__struct_fields__ if name != "settled"},
-            settled=tuple(answer.tokens),
-        )
+        """Ask any replica. A repeated Open begins a new term, so that only the replica that took it is heard."""
+        if self.num_opens > 0:
+            self.wire.term += 1
+            self.wire.restart_receiving()
+            self.is_term_known = False
+        placement = self.request.placement if self.settling.alone is None else Peer.OPENER
+        message = msgspec.structs.replace(self.request, placement=placement, settled=tuple(self.answer.tokens))
         self.is_bound = False
         self.num_opens += 1
         self.effects.append(SendOpen(self.wire.seal(message, self.now)))
@@ -99,9 +105,11 @@ class SessionEnd:
         return self.limits.stall(self.link.rtt_seconds, decode)
 
     def mark_progress(self) -> None:
-        if self.us is Peer.OPENER and self.state is State.RUNNING and self.settling.alone is None:
-            self.timers["stall"] = self.now + self.stall_seconds()
+        """Something was fixed or can be: silence is measured from now on."""
+        if self.state is State.RUNNING and self.settling.alone is None and not self.is_solo:
             self.timers["nudge"] = self.now + self.stall_seconds() / 2
+            if self.us is Peer.OPENER:
+                self.timers["stall"] = self.now + self.stall_seconds()
 
     @property
     def is_publishing(self) -> bool:

@@ -36,16 +36,16 @@ _TOKENS = (Draft, Target, MoveRequest, Handover)
 _ALWAYS = (Probe, Failure, Resume, Finish)
 LEGAL: dict[Peer, dict[State, tuple[type, ...]]] = {
     Peer.OPENER: {
-        State.OPENING: (Accepted, Refused, *_ALWAYS),
-        State.PREPARING: (Accepted, Refused, Ready, Draft, *_ALWAYS),
+        State.OPENING: (Accepted, Refused, Ready, *_TOKENS, *_ALWAYS),
+        State.PREPARING: (Accepted, Refused, Ready, *_TOKENS, *_ALWAYS),
         State.RUNNING: (Accepted, Refused, Ready, *_TOKENS, *_ALWAYS),
         State.FINISHING: (Accepted, Refused, Ready, *_TOKENS, *_ALWAYS),
     },
     Peer.OTHER: {
         State.IDLE: (Open,),
-        State.PREPARING: (Ready, Draft, Target, *_ALWAYS),
-        State.RUNNING: (Ready, *_TOKENS, *_ALWAYS),
-        State.FINISHING: (Ready, *_TOKENS, *_ALWAYS),
+        State.PREPARING: (Open, Ready, *_TOKENS, *_ALWAYS),
+        State.RUNNING: (Open, Ready, *_TOKENS, *_ALWAYS),
+        State.FINISHING: (Open, Ready, *_TOKENS, *_ALWAYS),
     },
 }
 

@@ -16,7 +16,7 @@ def on_handover(end: SessionEnd, message: Handover) -> None:
         raise PeerError("a handover to the end that aggregates already", field="position")
     if message.position < answer.next_position:
         raise PeerError(f"a handover at {message.position}; {answer.next_position} are settled", field="position")
-    if message.position > answer.next_position:
+    if message.position > answer.next_position or settling.aggregator is None:
         resync(end)
         return
     settling.give_to(end.us)

@@ -1,5 +1,7 @@
 """How a session begins: Open, Accepted or Refused, Ready at both ends, and where the authority lies."""
 
+from itertools import takewhile
+
 from dragon_core.coupling import make_coupling
 from dragon_core.errors import PeerError
 from dragon_core.messages import PROTOCOL_VERSION, Accepted, Finish, FinishReason, Open, Ready, Refused, require_same
@@ -10,9 +12,10 @@ from dragon_core.session.end import FRAMES_SLACK, PeerReady, SessionEnd
 from dragon_core.session.ending import Ending
 from dragon_core.session.events import Bind, EngineOpened, Prepare
 from dragon_core.session.lifecycle import State
-from dragon_core.session.recovery import hear, take_over
-from dragon_core.session.settling import Settling
-from dragon_core.types import Peer
+from dragon_core.session.recovery import hear, resync, take_over
+from dragon_core.session.settling import Fixed, Settling
+from dragon_core.session.tokens import fix
+from dragon_core.types import Peer, Settled
 
 
 def begin(end: SessionEnd, request: Open) -> None:
@@ -26,6 +29,9 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
     if message.version != PROTOCOL_VERSION:
         raise PeerError(f"protocol version {message.version}; here {PROTOCOL_VERSION}", field="version")
     require_same(end.settings.fingerprint, message.fingerprint)
+    if end.state is not State.IDLE:
+        reopen(end, message, term)
+        return
     beyond = [token for token in message.settled if token >= len(end.settings.vocabulary)]
     if beyond:
         raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="settled")
@@ -34,10 +40,31 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
     end.state = State.PREPARING
     end.timers["deadline"] = end.now + message.deadline_seconds
     end.timers["idle"] = end.now + end.limits.idle
-    if term > 0:
-        end.settling.aggregator = Peer.OPENER
+    if message.placement is Peer.OPENER:
+        end.settling.give_to(Peer.OPENER)
     end.send(Accepted(replica=end.settings.replica, prefill_deadline_seconds=end.limits.prefill_deadline))
     end.effects.append(Prepare(message))
+
+
+def reopen(end: SessionEnd, message: Open, term: int) -> None:
+    """The opener did not hear us, or lost us and went on: follow its path, from where it is."""
+    if term <= end.wire.term:
+        return
+    end.wire.term = term
+    answer, drafting = end.answer, end.drafting
+    num_common = sum(
+        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(answer.tokens, message.settled, strict=False))
+    )
+    answer.cut_to(num_common)
+    if drafting is not None and drafting.tree.next_position > num_common:
+        drafting.tree.restart(answer.tokens)
+    if message.placement is Peer.OPENER:
+        end.settling.give_to(Peer.OPENER)
+    for token in message.settled[num_common:]:
+        fix(end, Fixed(Settled(token=token), None, is_degraded=False))
+    end.state = State.PREPARING if drafting is None else State.RUNNING
+    end.send(Accepted(replica=end.settings.replica, prefill_deadline_seconds=end.limits.prefill_deadline))
+    resync(end)
 
 
 def on_accepted(end: SessionEnd, message: Accepted) -> None:
@@ -90,15 +117,15 @@ def announce_ready(end: SessionEnd) -> None:
     rtt = end.link.rtt_seconds if end.us is Peer.OPENER else None
     if end.us is Peer.OPENER:
         end.agreed_rtt = rtt
-    end.send(
-        Ready(
-            num_contexts=len(end.documents),
-            constant_weight_level=ours.constant_weight_level,
-            decode_seconds=ours.decode_seconds,
-            rtt_seconds=rtt,
-        )
+    end.our_ready = Ready(
+        num_contexts=len(end.documents),
+        constant_weight_level=ours.constant_weight_level,
+        decode_seconds=ours.decode_seconds,
+        rtt_seconds=rtt,
     )
+    end.send(end.our_ready)
     end.send_live_frames()
+    end.timers["nudge"] = end.now + end.stall_seconds()
 
 
 def on_ready(end: SessionEnd, message: Ready) -> None:

@@ -8,15 +8,17 @@ from dragon_core.types import Peer
 
 
 def resync(end: SessionEnd) -> None:
-    """Say what this end holds and repeat our live frames: after a reconnect or a gap."""
+    """Say what this end holds and repeat Ready and our live frames: after a reconnect, a gap, or a long silence."""
     answer, settling = end.answer, end.settling
     if not end.is_bound:
         return
+    if end.our_ready is not None:
+        end.send(end.our_ready)
     end.send(
         Resume(
             next_position=answer.next_position,
             last_sequence=end.wire.last_received or 0,
-            is_aggregator=settling.is_ours,
+            aggregator=settling.aggregator,
             term_position=end.term_position,
             mix_position=None if settling.alone is None else settling.alone.mix_position,
         )
@@ -64,11 +66,11 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
             f"the other end resumes at {message.next_position}; {answer.next_position} are settled",
             field="next_position",
         )
-    if end.us is Peer.OPENER and not settling.is_ours and not message.is_aggregator:
-        take_over(end)
+    if settling.aggregator is Peer.OTHER and message.aggregator is end.us is Peer.OPENER:
+        take_over(end)  # each end believes that the other fixes targets
     elif not settling.is_ours:
         end.send_live_frames()
-        if not message.is_aggregator and end.us is Peer.OTHER:
+        if message.aggregator is not Peer.OPENER and end.us is Peer.OTHER:
             resync(end)
     hear(end)
 
@@ -99,15 +101,19 @@ def on_stalled(end: SessionEnd) -> None:
     settling = end.settling
     if end.us is Peer.OTHER or settling.alone is not None:
         return
-    if end.drafting is None:
-        end.timers["prefill"] = end.now + end.limits.stall_floor
-        return
-    if end.drafting.published_at(end.answer.next_position) is None:
-        end.mark_progress()
+    if end.drafting is None or end.drafting.published_at(end.answer.next_position) is None:
+        end.timers["stall"] = end.now + end.limits.stall_floor
         return
     take_over(end)
     end.state = State.RUNNING
     retry_later(end)
+
+
+def nudge(end: SessionEnd) -> None:
+    """Nothing came for a while: what we sent may be lost without a gap to show it."""
+    resync(end)
+    if end.us is Peer.OTHER or end.state is State.PREPARING:
+        end.timers["nudge"] = end.now + end.stall_seconds()
 
 
 def retry_later(end: SessionEnd) -> None:
@@ -126,9 +132,6 @@ def on_retry(end: SessionEnd) -> None:
         if end.is_bound and end.num_retries % 3:
             resync(end)
         else:
-            end.wire.term += 1
-            end.wire.restart_receiving()
-            end.is_term_known = False
             end.send_open()
             end.timers.pop("accept", None)
     retry_later(end)

@@ -40,6 +40,8 @@ from dragon_core.session.lifecycle import State, require_legal
 from dragon_core.session.settings import SessionSettings
 from dragon_core.types import Peer
 
+_ANSWERS_TO_OPEN = (Accepted, Refused, Failure)
+
 
 class Session:
     """One answer at one end. `deadline` is when `receive(TimePassed(), now)` is wanted next, None for never."""
@@ -117,23 +119,23 @@ class Session:
     def _on_received(self, envelope: Envelope) -> None:
         end = self._end
         message = envelope.message
+        if end.us is Peer.OPENER and envelope.term > end.wire.term:
+            raise PeerError(f"term {envelope.term} was never begun; it is {end.wire.term}", field="term")
+        if envelope.term < end.wire.term or not (end.is_bound or isinstance(message, _ANSWERS_TO_OPEN)):
+            return  # of a time, or of a replica, that is over; or what came before it was lost
         require_legal(end.us, end.state, message)
-        if isinstance(message, Open):
-            end.wire.unseal(envelope, end.now)
-            opening.on_open(end, message, envelope.term)
-            return
-        is_resume = isinstance(message, Resume)
         if end.us is Peer.OTHER:
             end.timers["idle"] = end.now + end.limits.idle
-        elif envelope.term > end.wire.term:
-            raise PeerError(f"term {envelope.term} was never begun; it is {end.wire.term}", field="term")
         has_gap = end.wire.unseal(envelope, end.now)
-        if has_gap is None or envelope.term < end.wire.term:
+        if has_gap is None:
             return
-        if envelope.term > end.wire.term and not is_resume:
+        if isinstance(message, Open):
+            opening.on_open(end, message, envelope.term)
+            return
+        if envelope.term > end.wire.term and not isinstance(message, Resume):
             return
         self._on_message(message, envelope.term)
-        if has_gap and end.state in (State.RUNNING, State.FINISHING):
+        if has_gap and end.state in (State.PREPARING, State.RUNNING, State.FINISHING):
             recovery.resync(end)
 
     def _on_message(self, message: AnyMessage, term: int) -> None:
@@ -180,7 +182,7 @@ class Session:
                 case "prefill":
                     recovery.on_stalled(end)
                 case "nudge":
-                    recovery.resync(end)
+                    recovery.nudge(end)
                 case "stall":
                     recovery.on_stalled(end)
                 case "retry":

@@ -44,8 +44,8 @@ def on_target(end: SessionEnd, target: Target) -> None:
         raise PeerError("a target for a session that is aggregated here", field="position")
     if len(target.details) != len(target.tokens):
         raise PeerError(f"{len(target.tokens)} tokens with {len(target.details)} details", field="details")
-    if target.position > answer.next_position:
-        return
+    if target.position > answer.next_position or settling.aggregator is None:
+        return  # something before it was lost: the gap makes both ends resume
     for offset, (token, detail) in enumerate(zip(target.tokens, target.details, strict=True)):
         position = target.position + offset
         if token >= len(end.settings.vocabulary):
