@@ -9,7 +9,7 @@ help: ## List the targets
 
 setup: ## Install what the checks and tests need
 	test -x $(BIN)/python || python3 -m venv $(VENV)
-	$(BIN)/pip install -q numpy msgspec pydantic 'pydantic-settings[yaml]' pyyaml platformdirs prometheus-client fastapi uvicorn pytest pytest-asyncio pytest-timeout hypothesis ruff mypy import-linter types-PyYAML
+	$(BIN)/pip install -q numpy msgspec pydantic 'pydantic-settings[yaml]' pyyaml platformdirs prometheus-client fastapi uvicorn httpx anyio pytest pytest-asyncio pytest-timeout hypothesis ruff mypy import-linter types-PyYAML
 
 check: setup ## Format, lint, types and import contracts
 	$(BIN)/ruff format --check .

@@ -37,6 +37,7 @@ class Schedule:
     """Everything that may differ between two runs of the same answer."""
 
     delay_seconds: float = 0.05
+    prefill_seconds: tuple[float, float] = (0.1, 0.1)
     decode_seconds: tuple[float, float] = (0.01, 0.012)
     window: int = 8
     branches: int = 1
@@ -136,7 +137,10 @@ class PeerPair:
                 case Send(envelope) | SendOpen(envelope):
                     self._transmit(peer, envelope)
                 case Prepare():
-                    self._at(self.now + 0.1, lambda: self._prepared(peer))
+                    self._at(
+                        self.now + self.schedule.prefill_seconds[0 if peer is Peer.OPENER else 1],
+                        lambda: self._prepared(peer),
+                    )
                 case Run(commands):
                     for command in commands:
                         self._run_command(peer, command)

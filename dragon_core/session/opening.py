@@ -133,7 +133,7 @@ def on_ready(end: SessionEnd, message: Ready) -> None:
     end.ready[end.us.opposite] = PeerReady(message.constant_weight_level, message.decode_seconds)
     if end.us is Peer.OTHER:
         end.agreed_rtt = message.rtt_seconds
-    if end.coupling is not None:
+    if end.drafting is not None:
         exchange_coupling(end)
     hear(end)
     place(end)

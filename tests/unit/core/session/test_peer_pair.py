@@ -12,6 +12,7 @@ RULES = list(WeightingRule)
 schedules = st.builds(
     Schedule,
     delay_seconds=st.sampled_from([0.0, 0.003, 0.02, 0.15]),
+    prefill_seconds=st.tuples(st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from([0.0, 0.1, 0.5])),
     decode_seconds=st.tuples(st.sampled_from([0.002, 0.01, 0.03]), st.sampled_from([0.002, 0.01, 0.03])),
     window=st.integers(1, 12),
     branches=st.integers(1, 3),

@@ -1,0 +1,212 @@
+"""What an engine's thread works on: the sequences of each session, and which tokens go into the next batch.
+
+Plain data and rules without threads: `llama_engine` owns the thread that calls this.
+"""
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback
+from dragon_runtime.interfaces import EngineRequest
+from dragon_runtime.llama_sequences import LlamaSequences, Piece
+
+PREFILL_CHUNK = 64
+"""Tokens of a prompt per decode, on a grid from position 0: how a prompt is cut changes its last bits."""
+MAX_FED_TOKENS = 32
+"""Settled tokens of one sequence per decode: up to here, fed at once equals one by one."""
+UNANSWERED = -1
+"""Ticket of a feed whose result nobody wants."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Queued:
+    """A waiting command; `start` is what a feed's branch will hold before it."""
+
+    command: Command
+    start: int = 0
+
+
+class SessionSequences:
+    """The sequences and waiting commands of one session, on the engine's thread.
+
+    Each branch has one sequence per context, and one for the bare prompt where the weighting rule needs it.
+    """
+
+    def __init__(self, request: EngineRequest, sequences: Sequence[int]) -> None:
+        self.request = request
+        self.prompts = [context.tokens for context in request.contexts]
+        if request.bare_prompt is not None:
+            self.prompts.append(request.bare_prompt)
+        self.all_sequences = tuple(sequences)
+        self._free = list(sequences)
+        self._num_prefilled = [0] * len(self.prompts)
+        self._queue: deque[_Queued] = deque()
+        self._planned = {BranchId(0): 0}
+        self._branches = {BranchId(0): self._take_sequences()}
+        self._lengths = {BranchId(0): 0}
+
+    def _take_sequences(self) -> tuple[int, ...]:
+        return tuple(self._free.pop() for _ in self.prompts)
+
+    # -- prompts ------------------------------------------------------------------------------------------------
+
+    @property
+    def is_prefilling(self) -> bool:
+        return any(done < len(prompt) for done, prompt in zip(self._num_prefilled, self.prompts, strict=True))
+
+    @property
+    def has_waiting(self) -> bool:
+        return bool(self._queue)
+
+    def next_chunk(self) -> Piece | None:
+        """The next piece of a prompt, counted as held from now on; None when all are in place."""
+        for index, prompt in enumerate(self.prompts):
+            start = self._num_prefilled[index]
+            if start < len(prompt):
+                tokens = prompt[start : start + PREFILL_CHUNK]
+                self._num_prefilled[index] += len(tokens)
+                is_last = start + len(tokens) == len(prompt)
+                return Piece(self._branches[BranchId(0)][index], start, tokens, is_last)
+        return None
+
+    # -- commands -----------------------------------------------------------------------------------------------
+
+    def enqueue(self, command: Command) -> None:
+        """Queue a command; feeds that it takes away again are not run at all."""
+        match command:
+            case Feed(_, branch, tokens):
+                self._queue.append(_Queued(command, self._planned[branch]))
+                self._planned[branch] += len(tokens)
+                return
+            case Fork(source, branch):
+                self._planned[branch] = self._planned[source]
+            case Rollback(branch, position):
+                self._cancel_feeds(branch, position)
+                self._planned[branch] = min(self._planned[branch], position)
+            case Drop(branch):
+                self._cancel_feeds(branch, 0)
+                del self._planned[branch]
+        self._queue.append(_Queued(command))
+
+    def _cancel_feeds(self, branch: BranchId, position: int) -> None:
+        """Forget waiting feeds at or after `position`, back to the last fork, whose copy needs them."""
+        kept: list[_Queued] = []
+        while self._queue:
+            waiting = self._queue.pop()
+            command = waiting.command
+            if isinstance(command, Fork) and branch in (command.source, command.branch):
+                self._queue.append(waiting)
+                break
+            if (
+                isinstance(command, Feed)
+                and command.branch == branch
+                and waiting.start + len(command.tokens) > position
+            ):
+                if waiting.start < position:
+                    tokens = command.tokens[: position - waiting.start]
+                    kept.append(_Queued(Feed(UNANSWERED, branch, tokens), waiting.start))
+                continue
+            kept.append(waiting)
+        self._queue.extend(reversed(kept))
+
+    def run_commands(self, memory: LlamaSequences) -> list[Feed]:
+        """Run what waits up to a second feed of one branch; returns the feeds, at most one per branch."""
+        feeds: dict[BranchId, Feed] = {}
+        while self._queue:
+            command = self._queue[0].command
+            touched = (command.source, command.branch) if isinstance(command, Fork) else (command.branch,)
+            if any(branch in feeds for branch in touched):
+                break
+            self._queue.popleft()
+            match command:
+                case Feed(_, branch, tokens) if len(tokens) > MAX_FED_TOKENS:
+                    feeds[branch] = Feed(UNANSWERED, branch, tokens[:MAX_FED_TOKENS])
+                    rest = Feed(command.ticket, branch, tokens[MAX_FED_TOKENS:])
+                    self._queue.appendleft(_Queued(rest, self._lengths[branch] + MAX_FED_TOKENS))
+                case Feed():
+                    feeds[command.branch] = command
+                case _:
+                    self._run(command, memory)
+        return list(feeds.values())
+
+    def _run(self, command: Fork | Rollback | Drop, memory: LlamaSequences) -> None:
+        match command:
+            case Fork(source, branch):
+                self._branches[branch] = self._take_sequences()
+                self._lengths[branch] = self._lengths[source]
+                for original, copy in zip(self._branches[source], self._branches[branch], strict=True):
+                    memory.copy(original, copy)
+            case Rollback(branch, position) if position < self._lengths[branch]:
+                self._lengths[branch] = position
+                for sequence, prompt in zip(self._branches[branch], self.prompts, strict=True):
+                    memory.cut(sequence, len(prompt) + position)
+            case Drop(branch):
+                self._free.extend(self._branches.pop(branch))
+                del self._lengths[branch]
+
+    def pieces(self, feed: Feed) -> list[Piece]:
+        """One piece per sequence of the feed's branch, counted as held from now on."""
+        length = self._lengths[feed.branch]
+        self._lengths[feed.branch] += len(feed.tokens)
+        return [
+            Piece(sequence, len(prompt) + length, feed.tokens, feed.ticket != UNANSWERED)
+            for sequence, prompt in zip(self._branches[feed.branch], self.prompts, strict=True)
+        ]
+
+
+class PlannedBranches:
+    """What a session's branches will hold once all submitted commands have run. Lives on the event loop.
+
+    It refuses commands that make no sense before they are queued, and knows which tickets still want an answer.
+    """
+
+    def __init__(self, *, max_branches: int, max_tokens: int, num_vocabulary: int) -> None:
+        self._max_branches, self._max_tokens, self._num_vocabulary = max_branches, max_tokens, num_vocabulary
+        self._lengths: dict[BranchId, int] = {BranchId(0): 0}
+        self._tickets: dict[int, tuple[BranchId, int]] = {}
+
+    def is_wanted(self, ticket: int) -> bool:
+        """Whether a ticket is to be answered; asking ends that."""
+        return self._tickets.pop(ticket, None) is not None
+
+    def plan(self, command: Command) -> str | None:
+        """Take a command; returns what is wrong with it, or None."""
+        match command:
+            case Feed(ticket, branch, tokens):
+                return self._plan_feed(ticket, branch, tokens)
+            case Fork(source, branch):
+                if source not in self._lengths or branch in self._lengths:
+                    return f"cannot fork branch {source} to {branch}: the first must exist, the second must not"
+                if len(self._lengths) == self._max_branches:
+                    return f"more than {self._max_branches} branches"
+                self._lengths[branch] = self._lengths[source]
+            case Rollback(branch, position):
+                if branch not in self._lengths:
+                    return f"there is no branch {branch}"
+                self._lengths[branch] = min(self._lengths[branch], position)
+                self._forget(branch, after=position)
+            case Drop(branch):
+                if branch not in self._lengths:
+                    return f"there is no branch {branch}"
+                del self._lengths[branch]
+                self._forget(branch, after=-1)
+        return None
+
+    def _plan_feed(self, ticket: int, branch: BranchId, tokens: tuple[int, ...]) -> str | None:
+        length = self._lengths.get(branch)
+        if length is None:
+            return f"there is no branch {branch}"
+        if not tokens and length:
+            return f"an empty feed to branch {branch}, which holds {length} tokens"
+        if any(not 0 <= token < self._num_vocabulary for token in tokens):
+            return f"a token beyond the vocabulary of {self._num_vocabulary}"
+        if length + len(tokens) > self._max_tokens:
+            return f"an answer of more than {self._max_tokens} tokens"
+        self._lengths[branch] = length + len(tokens)
+        self._tickets[ticket] = (branch, length + len(tokens))
+        return None
+
+    def _forget(self, branch: BranchId, *, after: int) -> None:
+        for ticket in [t for t, (at, end) in self._tickets.items() if at == branch and end > after]:
+            del self._tickets[ticket]

@@ -1,0 +1,107 @@
+"""One answer's sequences on an engine in this process. The thread that decodes them is `llama_engine`'s."""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dragon_core.distribution import quantise_weight
+from dragon_core.errors import OurError
+from dragon_core.mixture import publish
+from dragon_core.types import Command, Step
+from dragon_core.weighting import constant_weight
+from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
+from dragon_runtime.llama_scheduler import PlannedBranches, SessionSequences
+
+
+class LlamaSession:
+    """One answer's sequences; see `EngineSession`. `sequences` and what follows it belong to the engine's thread."""
+
+    def __init__(
+        self,
+        request: EngineRequest,
+        sequences: Sequence[int],
+        *,
+        num_vocabulary: int,
+        enqueue: Callable[["LlamaSession", Sequence[Command]], None],
+        release: Callable[["LlamaSession"], "asyncio.Future[None]"],
+        on_step: StepListener,
+        on_failure: FailureListener,
+    ) -> None:
+        self._enqueue, self._release = enqueue, release
+        self._on_step, self._on_failure = on_step, on_failure
+        self._plan = PlannedBranches(
+            max_branches=request.max_branches, max_tokens=request.max_tokens, num_vocabulary=num_vocabulary
+        )
+        weight = constant_weight(np.array([context.relevance for context in request.contexts]), request.weighting)
+        self._constant_weight_level = None if weight is None else quantise_weight(weight)
+        self._prefill_seconds = 0.0
+        self._is_closed = False
+        self.prefilled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.inbox: list[Command] = []
+        self.sequences = SessionSequences(request, sequences)
+        self.prompt_logits: list[NDArray[np.float32]] = []
+        self.first_step: Step | None = None
+        self.started_at = time.perf_counter()
+        self.has_failed = False
+
+    @property
+    def constant_weight_level(self) -> int | None:
+        return self._constant_weight_level
+
+    @property
+    def prefill_seconds(self) -> float:
+        return self._prefill_seconds
+
+    def submit(self, commands: Sequence[Command]) -> None:
+        """Queue commands; see `EngineSession`."""
+        if self._is_closed:
+            raise OurError("the engine session is closed")
+        for command in commands:
+            problem = self._plan.plan(command)
+            if problem is not None:
+                raise OurError(f"{type(command).__name__}: {problem}")
+        self._enqueue(self, commands)
+
+    async def close(self) -> None:
+        """Free every sequence; see `EngineSession`."""
+        if not self._is_closed:
+            self._is_closed = True
+            await asyncio.shield(self._release(self))
+
+    def publish(self, logits: Sequence[NDArray[np.float32]]) -> Step:
+        """Mix one step's logits, one row (V,) per context and one of the bare prompt where the rule needs it."""
+        request = self.sequences.request
+        num_contexts = len(request.contexts)
+        return publish(
+            np.stack(logits[:num_contexts]),
+            logits[num_contexts] if request.bare_prompt is not None else None,
+            np.array([context.relevance for context in request.contexts]),
+            weighting=request.weighting,
+            sampling=request.sampling,
+            cut=request.cut,
+        )
+
+    # The rest is called on the event loop with what the thread found.
+
+    def set_prefilled(self, seconds: float) -> None:
+        """The prompts are in place."""
+        self._prefill_seconds = seconds
+        if not self.prefilled.done():
+            self.prefilled.set_result(None)
+
+    def deliver(self, ticket: int, step: Step) -> None:
+        """Answer a ticket that is still wanted."""
+        if not self._is_closed and self._plan.is_wanted(ticket):
+            self._on_step(ticket, step)
+
+    def fail(self, error: Exception) -> None:
+        """Nothing more will come."""
+        if self._is_closed:
+            return
+        if self.prefilled.done():
+            self._on_failure(error)
+        else:
+            self.prefilled.set_exception(error)
