@@ -64,6 +64,10 @@ class StoreError(OurError):
     """The document store cannot do what was asked: locked, damaged, full."""
 
 
+class StoreFullError(StoreError):
+    """There is no room on the disk; nothing that was acknowledged is lost."""
+
+
 class DocumentError(OurError):
     """A document that cannot be ingested: empty, too large, unreadable, of an unknown type."""
 

@@ -4,7 +4,7 @@ Implementations live beside this file, one outside thing each; a third-party exc
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
@@ -115,6 +115,12 @@ class Embedder(Protocol):
     async def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """(n, dimension) rows of unit length, in the order of `texts`."""
 
+    def num_tokens(self, text: str) -> int:
+        """Length of a text as the model counts; longer ones than it can read may count as the longest it can."""
+
+    def close(self) -> None:
+        """Free what it holds."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Passage:
@@ -123,19 +129,6 @@ class Passage:
     document_id: str
     text: str
     relevance: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Document:
-    """A document of the store. `document_id` is derived from its content: the same file has the same id."""
-
-    document_id: str
-    name: str
-    media_type: str
-    size_bytes: int
-    num_passages: int
-    added_at: float
-    attributes: dict[str, str] = field(default_factory=dict)
 
 
 class Retriever(Protocol):

@@ -57,7 +57,7 @@ class LlamaModel:
         Raises:
             ModelError: it is missing, no GGUF file, truncated or of an unknown kind.
         """
-        _require_gguf(path)
+        require_gguf(path)
         self.path = path
         self._llama = library()
         parameters = self._llama.llama_model_default_params()
@@ -124,7 +124,12 @@ class LlamaModel:
         return buffer.raw[:size]
 
 
-def _require_gguf(path: Path) -> None:
+def require_gguf(path: Path) -> None:
+    """Refuse what is no model file before the library sees it.
+
+    Raises:
+        ModelError: it cannot be read, or is something else.
+    """
     try:
         with path.open("rb") as file:
             magic = file.read(len(GGUF_MAGIC))

@@ -11,8 +11,9 @@ from pydantic import SecretStr
 from starlette.middleware.cors import CORSMiddleware
 
 from dragon_core.errors import SettingsError
+from dragon_runtime.documents import DocumentService
 from dragon_runtime.metrics import PeerMetrics
-from edge_daemon.answers import AnswerService, DocumentService
+from edge_daemon.answers import AnswerService
 from edge_daemon.api.chat import chat_router
 from edge_daemon.api.documents import documents_router
 from edge_daemon.api.errors import ErrorBoundary, register

@@ -10,7 +10,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.responses import JSONResponse
 
-from edge_daemon.answers import DocumentService, StoredDocument
+from dragon_runtime.documents import DocumentService, StoredDocument
 from edge_daemon.api.completion import Body
 from edge_daemon.api.errors import ApiError
 from edge_daemon.api.schemas import SearchRequest
@@ -61,7 +61,7 @@ def documents_router(documents: DocumentService, settings: ApiSettings) -> APIRo
     @router.get("")
     async def list_documents(after: str | None = None, limit: Annotated[int, Query(ge=1, le=1000)] = 100) -> Body:
         """Documents, oldest first, in parts."""
-        page = await documents.list(after=after, limit=limit)
+        page = await documents.page(after=after, limit=limit)
         return {
             "object": "list",
             "data": [_body(document) for document in page.documents],

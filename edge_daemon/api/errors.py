@@ -1,6 +1,5 @@
 """Errors as OpenAI-shaped bodies: what went wrong, whose fault it is, what to do."""
 
-import errno
 import logging
 import math
 from collections.abc import Sequence
@@ -23,6 +22,7 @@ from dragon_core.errors import (
     PromptTooLongError,
     RetryableError,
     StoreError,
+    StoreFullError,
 )
 
 logger = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def problem_of(error: DragonError) -> Problem:
         case DocumentError():
             return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code="bad_document", param="file")
         case StoreError():
-            is_full = isinstance(error.__cause__, OSError) and error.__cause__.errno in (errno.ENOSPC, errno.EDQUOT)
+            is_full = isinstance(error, StoreFullError)
             status = HTTPStatus.INSUFFICIENT_STORAGE if is_full else HTTPStatus.SERVICE_UNAVAILABLE
             return Problem(status=status, message=message, code="store_failed")
         case EngineError():
