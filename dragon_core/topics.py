@@ -1,0 +1,81 @@
+"""Names of MQTT topics: one tree per deployment, one subtree per device (docs/protocol.md). Pure text."""
+
+import re
+from dataclasses import dataclass
+
+from dragon_core.errors import OurError, PeerError
+
+ROOT = "dragon/v1"
+SHARE_GROUP = "cloud"
+_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
+_SESSION = re.compile(r"[0-9a-f]{32}")
+
+
+def require_name(name: str, *, what: str) -> str:
+    """A name that can stand in a topic.
+
+    Raises:
+        OurError: it is empty, too long, or holds anything but a-z, 0-9, `-` and `.`.
+    """
+    if not _NAME.fullmatch(name):
+        raise OurError(f"{what} is {name!r}; it must have 1 to 63 characters of a-z, 0-9, - and .")
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """The topics of one deployment."""
+
+    namespace: str
+    deployment: str
+
+    def __post_init__(self) -> None:
+        require_name(self.namespace, what="namespace")
+        require_name(self.deployment, what="deployment")
+
+    @property
+    def root(self) -> str:
+        return f"{ROOT}/{self.namespace}/{self.deployment}"
+
+    def device(self, device: str) -> str:
+        """Everything a device may touch is below this."""
+        return f"{self.root}/devices/{require_name(device, what='device')}"
+
+    def open(self, device: str, session: str) -> str:
+        return f"{self.device(device)}/open/{session}"
+
+    def up(self, device: str, replica: str, session: str) -> str:
+        return f"{self.device(device)}/replicas/{require_name(replica, what='replica')}/{session}/up"
+
+    def down(self, device: str, session: str) -> str:
+        return f"{self.device(device)}/sessions/{session}/down"
+
+    @property
+    def all_opens(self) -> str:
+        """Shared by the replicas: each open reaches one of them."""
+        return f"$share/{SHARE_GROUP}/{self.root}/devices/+/open/+"
+
+    def all_up(self, replica: str) -> str:
+        return f"{self.root}/devices/+/replicas/{require_name(replica, what='replica')}/+/up"
+
+    def all_down(self, device: str) -> str:
+        return f"{self.device(device)}/sessions/+/down"
+
+    def parse(self, topic: str) -> tuple[str, str]:
+        """(device, session) of a topic of a session: open, up or down.
+
+        Raises:
+            PeerError: it is none, or its names are not names.
+        """
+        prefix = f"{self.root}/devices/"
+        parts = topic.removeprefix(prefix).split("/") if topic.startswith(prefix) else []
+        match parts:
+            case [device, "open", session] | [device, "sessions", session, "down"]:
+                pass
+            case [device, "replicas", _, session, "up"]:
+                pass
+            case _:
+                raise PeerError(f"{topic[:200]!r} is no topic of a session", field="topic")
+        if not _NAME.fullmatch(device) or not _SESSION.fullmatch(session):
+            raise PeerError(f"{topic[:200]!r} does not name a device and a session", field="topic")
+        return device, session
