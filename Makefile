@@ -1,21 +1,28 @@
-CACHE := $(or $(DRAGON_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/dragon)
-VENV := $(CACHE)/venv-check
-BIN := $(VENV)/bin
-PACKAGES := dragon_core dragon_runtime edge_daemon cloud_peer dragon_cli link_emulator tests
+PYTHON_FILES := dragon_core dragon_runtime edge_daemon cloud_peer dragon_cli link_emulator bench tests scripts
+BIN := .venv/bin
 
-.PHONY: help setup check test
+.PHONY: help setup demo test check bench
+.DEFAULT_GOAL := help
+
 help: ## List the targets
-	@grep -E '^[a-z]+:.*##' Makefile
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
-setup: ## Install what the checks and tests need
-	test -x $(BIN)/python || python3 -m venv $(VENV)
-	$(BIN)/pip install -q numpy msgspec pydantic 'pydantic-settings[yaml]' pyyaml platformdirs prometheus-client fastapi uvicorn httpx anyio pytest pytest-asyncio pytest-timeout hypothesis ruff mypy import-linter types-PyYAML
+setup: ## Install what the other targets need (into .venv; builds are kept in the user's cache)
+	@scripts/setup
 
-check: setup ## Format, lint, types and import contracts
+demo: setup ## Start both sides on this machine, ask questions that need both, show the answers, stop
+	@$(BIN)/dragonctl demo
+
+test: setup ## Run every test this machine can run and list what it could not run
+	@$(BIN)/python scripts/run_tests.py $(TEST_ARGUMENTS)
+
+check: setup ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy $(PACKAGES)
+	$(BIN)/ruff check --output-format concise .
+	$(BIN)/mypy $(PYTHON_FILES)
 	$(BIN)/lint-imports
-
-test: setup ## Run the unit tests
 	$(BIN)/python -m pytest -q tests/unit
+
+bench: setup ## Measure what the documentation states (about half an hour)
+	$(BIN)/python -m bench.core
+	$(BIN)/python -m bench.protocol

@@ -55,3 +55,7 @@ async def _run(listen: tuple[str, int], target: tuple[str, int], link: Link) -> 
 def main() -> None:
     """Console script."""
     app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""Puts the parts of a cloud peer together and runs them until it is told to stop."""
+
+import asyncio
+import logging
+from contextlib import AsyncExitStack
+
+from cloud_peer.settings import CloudSettings
+from cloud_peer.worker import CloudWorker
+from dragon_core.topics import Topics
+from dragon_runtime.document_registry import DocumentRegistry
+from dragon_runtime.embedders import open_embedder
+from dragon_runtime.ingestion import Ingestion, add_folder
+from dragon_runtime.llama_engine import LlamaEngine
+from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.models import resolve_model
+from dragon_runtime.mqtt_channel import CloudChannels
+from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.preparation import Preparation
+from dragon_runtime.stores import open_store
+
+logger = logging.getLogger(__name__)
+
+
+async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:
+    """Serve sessions until `stopped` is set, then drain.
+
+    Raises:
+        DragonError: a part cannot start; says which and what to do.
+    """
+    async with AsyncExitStack() as stack:
+        model_path = await resolve_model(settings.model, settings.data_folder / "models")
+        engine = await LlamaEngine.load(
+            model_path,
+            context_length=settings.model.context_length,
+            num_sequences=settings.model.num_sequences,
+            num_threads=settings.model.num_threads,
+        )
+        stack.push_async_callback(engine.close)
+        embedder = await open_embedder(settings.embedding.uri)
+        stack.callback(embedder.close)
+        store = await open_store(settings.store, settings.store_folder, embedder=embedder)
+        stack.push_async_callback(store.close)
+        registry = DocumentRegistry(settings.data_folder / "documents.sqlite")
+        stack.callback(registry.close)
+        ingestion = await stack.enter_async_context(Ingestion(registry, store, embedder))
+        if settings.documents is not None:
+            report = await add_folder(ingestion, settings.documents)
+            for path, reason in report.skipped:
+                logger.warning("skipped %s: %s", path, reason)
+            await ingestion.wait_until_done()
+            logger.info("public documents: %d added, %d known", report.num_added, report.num_known)
+        metrics = PeerMetrics("dragon_cloud")
+        worker = CloudWorker(
+            Preparation(engine=engine, embedder=embedder, retriever=store, protocol=settings),
+            replica=settings.replica,
+            max_sessions=settings.max_sessions,
+            metrics=metrics,
+        )
+        connection = MqttConnection(settings.broker, client_id=f"{settings.deployment}-{settings.replica}")
+        connection.on_change(metrics.set_connected)
+        topics = Topics(settings.namespace, settings.deployment)
+        channels = CloudChannels(connection, topics, settings.replica, worker.on_open)
+        await channels.start()
+        await stack.enter_async_context(connection)
+        stack.enter_context(metrics.serving(settings.metrics.host, settings.metrics.port))
+        logger.info("replica %s serves %s", settings.replica, topics.root)
+        await stopped.wait()
+        await channels.stop_accepting()
+        await worker.drain(settings.drain_seconds)

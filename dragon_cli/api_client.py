@@ -1,0 +1,121 @@
+"""What the command line asks of a device's HTTP API (docs/api.md)."""
+
+import contextlib
+import json
+from collections.abc import AsyncGenerator, Iterator
+from pathlib import Path
+from typing import Any, Self
+
+import httpx
+
+from dragon_core.errors import DragonError, OurError
+
+Body = dict[str, Any]
+TIMEOUT = httpx.Timeout(10.0, read=600.0)
+
+
+class ApiClient:
+    """A device's API at `url`; use it inside `async with`."""
+
+    def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
+        self._url = url
+        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._client.aclose()
+
+    async def readiness(self) -> Body | None:
+        """What /readyz says, or None while nothing listens."""
+        try:
+            response = await self._client.get("/readyz", timeout=5.0)
+        except httpx.TransportError:
+            return None
+        return _json(response)
+
+    async def ask(self, request: Body) -> AsyncGenerator[Body, None]:
+        """Chunks of a streamed completion as they come, without the empty ones.
+
+        Raises:
+            OurError: the device cannot be reached or refuses, with its reason. DragonError: the answer broke off.
+        """
+        with self._errors():
+            async with self._client.stream(
+                "POST", "/v1/chat/completions", json={**request, "stream": True}
+            ) as response:
+                if response.is_error:
+                    await response.aread()
+                    _require_success(response)
+                async for line in response.aiter_lines():
+                    if not line.startswith("data: ") or line == "data: [DONE]":
+                        continue
+                    chunk = json.loads(line.removeprefix("data: "))
+                    if "error" in chunk:
+                        raise DragonError(f"the answer broke off: {chunk['error']['message']}")
+                    yield chunk
+
+    async def model(self) -> str:
+        """The name of the model that answers."""
+        return str((await self._request("GET", "/v1/models"))["data"][0]["id"])
+
+    async def add_document(self, path: Path) -> Body:
+        """Send a file; what comes back says how far it has come."""
+        with path.open("rb") as file:
+            return await self._request("POST", "/v1/documents", files={"file": (path.name, file)})
+
+    async def document(self, document_id: str) -> Body:
+        return await self._request("GET", f"/v1/documents/{document_id}")
+
+    async def delete_document(self, document_id: str) -> Body:
+        return await self._request("DELETE", f"/v1/documents/{document_id}")
+
+    async def search(self, query: str, *, num_passages: int) -> list[Body]:
+        """The passages nearest to a query, most relevant first."""
+        body = {"query": query, "num_passages": num_passages}
+        return list((await self._request("POST", "/v1/documents/search", json=body))["data"])
+
+    async def documents(self) -> AsyncGenerator[Body, None]:
+        """Every document, oldest first."""
+        after: str | None = None
+        while True:
+            page = await self._request("GET", "/v1/documents", params={} if after is None else {"after": after})
+            for document in page["data"]:
+                yield document
+            after = page["next_after"]
+            if after is None:
+                return
+
+    async def _request(self, method: str, path: str, **arguments: Any) -> Body:
+        with self._errors():
+            response = await self._client.request(method, path, **arguments)
+            _require_success(response)
+            return _json(response)
+
+    @contextlib.contextmanager
+    def _errors(self) -> Iterator[None]:
+        try:
+            yield
+        except httpx.ConnectError as error:
+            raise OurError(f"nothing answers at {self._url}; `dragonctl up` starts a stack on this machine") from error
+        except httpx.TransportError as error:
+            raise OurError(f"{self._url} broke off: {type(error).__name__} {error}") from error
+
+
+def _json(response: httpx.Response) -> Body:
+    try:
+        body = response.json()
+    except ValueError as error:
+        raise OurError(f"{response.url} answers {response.status_code} without JSON; is it a dragon-edge?") from error
+    return dict(body)
+
+
+def _require_success(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    body = _json(response)
+    problem = body.get("error")
+    message = problem.get("message") if isinstance(problem, dict) else None
+    raise OurError(message or f"{response.url} answers {response.status_code}")

@@ -1,0 +1,147 @@
+"""`dragonctl documents`: the device's private documents."""
+
+import asyncio
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from dragon_cli.api_client import ApiClient
+from dragon_cli.command import ApiKey, ApiUrl, Json, connect, run
+from dragon_core.errors import DocumentError, OurError
+from dragon_runtime.document_text import MEDIA_TYPES
+
+app = typer.Typer(no_args_is_help=True, help="The device's private documents: add, list, show, delete, search.")
+POLL_SECONDS = 0.2
+
+
+@app.command()
+def add(
+    paths: Annotated[list[Path], typer.Argument(help="Files or folders: txt, md, pdf, html.")],
+    url: ApiUrl = None,
+    api_key_file: ApiKey = None,
+) -> None:
+    """Add documents to the device and wait until they can be found. A file that is there already changes nothing."""
+    run(_add(paths, url, api_key_file))
+
+
+async def _add(paths: Iterable[Path], url: str | None, api_key_file: Path | None) -> None:
+    files = [file for path in paths for file in files_below(path)]
+    console = Console()
+    async with connect(url, api_key_file) as client:
+        failed = await add_files(client, files, console)
+    if failed:
+        raise DocumentError(f"{failed} of {len(files)} documents were not taken")
+
+
+def files_below(path: Path) -> list[Path]:
+    """The file itself, or every document in the folder.
+
+    Raises:
+        OurError: there is none.
+    """
+    if path.is_dir():
+        found = sorted(file for file in path.rglob("*") if file.suffix.lower() in MEDIA_TYPES and file.is_file())
+        if not found:
+            raise OurError(f"{path} holds no document ({', '.join(sorted(MEDIA_TYPES))})")
+        return found
+    if not path.is_file():
+        raise OurError(f"there is no file {path}")
+    return [path]
+
+
+async def add_files(client: ApiClient, files: list[Path], console: Console) -> int:
+    """Send files and follow their progress; returns how many failed."""
+    num_failed = 0
+    with Progress(console=console, transient=True) as progress:
+        task = progress.add_task("adding documents", total=len(files))
+        for file in files:
+            progress.update(task, description=f"adding {file.name}")
+            try:
+                document = await client.add_document(file)
+                while document["state"] not in {"ready", "failed"}:
+                    await asyncio.sleep(POLL_SECONDS)
+                    document = await client.document(document["id"])
+                problem = document["error"]
+            except OurError as error:
+                problem = str(error)
+            if problem:
+                num_failed += 1
+                progress.console.print(f"[red]{file}[/red]: {problem}", highlight=False)
+            progress.advance(task)
+    return num_failed
+
+
+@app.command(name="list")
+def list_documents(url: ApiUrl = None, api_key_file: ApiKey = None, is_json: Json = False) -> None:
+    """List every document."""
+    documents = run(_list(url, api_key_file))
+    if is_json:
+        typer.echo(json.dumps(documents, ensure_ascii=False))
+        return
+    table = Table("name", "state", "passages", "bytes", "id")
+    for document in documents:
+        num_passages = f"{document['num_passages_done']}/{document['num_passages']}"
+        table.add_row(document["name"], document["state"], num_passages, str(document["size_bytes"]), document["id"])
+    Console().print(table)
+
+
+async def _list(url: str | None, api_key_file: Path | None) -> list[dict[str, Any]]:
+    async with connect(url, api_key_file) as client:
+        return [document async for document in client.documents()]
+
+
+@app.command()
+def show(document_id: str, url: ApiUrl = None, api_key_file: ApiKey = None) -> None:
+    """Show what is known of a document."""
+
+    async def get() -> dict[str, Any]:
+        async with connect(url, api_key_file) as client:
+            return await client.document(document_id)
+
+    for key, value in run(get()).items():
+        typer.echo(f"{key:<20}{'' if value is None else value}")
+
+
+@app.command()
+def delete(
+    document_ids: Annotated[list[str], typer.Argument(help="Ids as `list` shows them.")],
+    url: ApiUrl = None,
+    api_key_file: ApiKey = None,
+) -> None:
+    """Remove documents with all their passages."""
+
+    async def remove() -> None:
+        async with connect(url, api_key_file) as client:
+            for document_id in document_ids:
+                await client.delete_document(document_id)
+                typer.echo(f"removed {document_id}")
+
+    run(remove())
+
+
+@app.command()
+def search(
+    query: str,
+    num_passages: Annotated[int, typer.Option(min=1, max=100, help="Passages to show.")] = 5,
+    url: ApiUrl = None,
+    api_key_file: ApiKey = None,
+    is_json: Json = False,
+) -> None:
+    """Show the passages an answer to QUERY would be written from, with their relevance."""
+
+    async def find() -> list[dict[str, Any]]:
+        async with connect(url, api_key_file) as client:
+            return await client.search(query, num_passages=num_passages)
+
+    passages = run(find())
+    if is_json:
+        typer.echo(json.dumps(passages, ensure_ascii=False))
+        return
+    for passage in passages:
+        typer.echo(f"{passage['relevance']:.3f}  {passage['document_id']}\n{passage['text']}\n")

@@ -1,0 +1,243 @@
+"""`dragonctl`: a stack on this machine, questions to a device, its documents, and what a machine lacks."""
+
+import asyncio
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from dragon_cli import documents
+from dragon_cli.api_client import ApiClient
+from dragon_cli.asking import as_json, show_legend, show_summary
+from dragon_cli.asking import ask as ask_device
+from dragon_cli.command import ApiKey, ApiUrl, Folder, Json, connect, fail, run
+from dragon_cli.doctor import examine
+from dragon_cli.logs import follow, last_lines
+from dragon_cli.stack import DEFAULT_FOLDER, PARTS, Stack, StackOptions
+from dragon_cli.starting import start, wait_until_ready
+from dragon_core.errors import DragonError, SettingsError
+from dragon_core.types import WeightingRule
+from dragon_runtime.settings.groups import PlacementChoice
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app.add_typer(documents.app, name="documents")
+
+
+@app.callback()
+def dragonctl() -> None:
+    """DRAGON: answers that a device and a cloud write together without showing each other their documents."""
+
+
+@app.command()
+def up(
+    folder: Folder = DEFAULT_FOLDER,
+    api_port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port of the device's API.")] = None,
+    rtt_ms: Annotated[float | None, typer.Option(min=0, help="Put a slow link of this round trip between.")] = None,
+    jitter_ms: Annotated[float, typer.Option(min=0, help="Most the slow link varies, each way.")] = 0.0,
+    public_documents: Annotated[Path | None, typer.Option(help="Folder of documents the cloud answers from.")] = None,
+    model: Annotated[str | None, typer.Option(help="GGUF file or address for both ends; else the bundled one.")] = None,
+    model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; an address needs it.")] = None,
+    weighting: Annotated[WeightingRule | None, typer.Option(help="How contexts are weighed.")] = None,
+    placement: Annotated[PlacementChoice | None, typer.Option(help="Which end aggregates.")] = None,
+) -> None:
+    """Start broker, cloud peer and edge daemon on this machine and wait until they answer."""
+    protocol: dict[str, Any] = {}
+    if weighting is not None:
+        protocol["weighting"] = {"rule": weighting.value}
+    if placement is not None:
+        protocol["placement"] = placement.value
+    options = StackOptions(
+        api_port=api_port,
+        rtt_ms=rtt_ms,
+        jitter_ms=jitter_ms,
+        public_documents=public_documents,
+        model=model,
+        model_sha256=model_sha256,
+        protocol=protocol,
+    )
+    stack, console = Stack(folder), Console(stderr=True)
+
+    async def bring_up() -> None:
+        start(stack, options)
+        try:
+            await wait_until_ready(stack, console)
+        except (DragonError, asyncio.CancelledError):
+            await asyncio.to_thread(stack.stop)
+            raise
+
+    run(bring_up())
+    typer.echo(f"ready: {stack.plan()['api_url']}/v1 (OpenAI API); `dragonctl ask`, `dragonctl down`")
+
+
+@app.command()
+def down(folder: Folder = DEFAULT_FOLDER) -> None:
+    """Stop the stack. Documents and settings stay."""
+    try:
+        with Console(stderr=True).status("stopping"):
+            was_running = Stack(folder).stop()
+    except DragonError as error:
+        fail(error)
+    typer.echo("stopped" if was_running else "nothing was running")
+
+
+@app.command()
+def status(folder: Folder = DEFAULT_FOLDER, is_json: Json = False) -> None:
+    """Show the parts of the stack and whether they can answer. Exit code 1 when they cannot."""
+    stack = Stack(folder)
+
+    async def look() -> tuple[dict[str, Any], dict[str, Any] | None]:
+        plan = stack.plan()
+        async with ApiClient(plan["api_url"]) as client:
+            return plan, await client.readiness()
+
+    plan, readiness = run(look())
+    is_running = stack.is_running
+    parts = [part for part in stack.parts() if is_running]
+    found = {
+        "running": is_running,
+        "api_url": plan["api_url"],
+        "rtt_ms": plan["rtt_ms"],
+        "parts": [
+            {"name": p.name, "pid": p.pid, "running": p.is_running, "restarts": p.num_restarts, "problem": p.problem}
+            for p in parts
+        ],
+        "readiness": readiness if is_running else None,
+    }
+    if is_json:
+        typer.echo(json.dumps(found))
+    else:
+        _show_status(found, {part.name: part.since for part in parts})
+    if not is_running or readiness is None or readiness["status"] == "not_ready":
+        raise typer.Exit(1)
+
+
+def _show_status(found: dict[str, Any], since: dict[str, float]) -> None:
+    console = Console()
+    if not found["running"]:
+        console.print("not running; `dragonctl up` starts it")
+        return
+    table = Table("part", "state", "pid", "restarts", "for", "problem")
+    for part in found["parts"]:
+        state = Text("running", "green") if part["running"] else Text("down", "red")
+        seconds = f"{time.time() - since[part['name']]:.0f} s"
+        table.add_row(part["name"], state, str(part["pid"] or ""), str(part["restarts"]), seconds, part["problem"])
+    console.print(table)
+    for name, check in ((found["readiness"] or {}).get("checks") or {}).items():
+        console.print(Text.assemble(f"{name:<8}", (check["message"], "green" if check["ready"] else "yellow")))
+    console.print(f"API     {found['api_url']}/v1", highlight=False)
+
+
+@app.command()
+def logs(
+    parts: Annotated[
+        list[str] | None, typer.Argument(help=f"Of {', '.join((*PARTS, 'supervisor'))}; else all.")
+    ] = None,
+    folder: Folder = DEFAULT_FOLDER,
+    num_lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Last lines of each part.")] = 20,
+    is_following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+) -> None:
+    """Print what the parts of the stack logged."""
+    stack = Stack(folder)
+    known = (*PARTS, "supervisor")
+    for part in parts or ():
+        if part not in known:
+            fail(SettingsError(f"there is no part {part!r}; there are {', '.join(known)}"))
+    paths = {part: stack.log_path(part) for part in parts or known if stack.log_path(part).exists()}
+    if not paths:
+        fail(SettingsError(f"there are no logs in {stack.folder}; `dragonctl up` starts a stack"))
+    for part, path in paths.items():
+        for line in last_lines(path, num_lines):
+            typer.echo(f"{part:<11}{line}")
+    if is_following:
+        try:
+            for part, line in follow(paths):
+                typer.echo(f"{part:<11}{line}")
+        except KeyboardInterrupt:
+            raise typer.Exit(130) from None
+
+
+@app.command()
+def ask(
+    question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
+    url: ApiUrl = None,
+    api_key_file: ApiKey = None,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0: always the likeliest token.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
+    is_edge_only: Annotated[bool, typer.Option("--edge-only", help="Ask the device alone.")] = False,
+    is_json: Json = False,
+) -> None:
+    """Ask the device. Tokens are coloured by the side that carried them."""
+    content = sys.stdin.read() if question == "-" else question
+    console = Console(highlight=False, soft_wrap=True)
+    request: dict[str, Any] = {
+        "messages": [{"role": "user", "content": content}],
+        "temperature": temperature,
+        "max_tokens": max_tokens,
+        "dragon": {"mode": "edge_only" if is_edge_only else "both"},
+    }
+    if seed is not None:
+        request["seed"] = seed
+
+    def show(piece: Text) -> None:
+        if not is_json:
+            console.print(piece, end="")
+
+    async def answer() -> None:
+        async with connect(url, api_key_file) as client:
+            given = await ask_device(client, {**request, "model": await client.model()}, on_text=show)
+        if is_json:
+            typer.echo(as_json(given))
+            return
+        console.print()
+        if console.is_terminal:
+            show_legend(console)
+        show_summary(Console(stderr=True, highlight=False), given.dragon)
+
+    run(answer())
+
+
+@app.command()
+def doctor(folder: Folder = DEFAULT_FOLDER, is_json: Json = False) -> None:
+    """Say what this machine has of what DRAGON needs, and how to get the rest."""
+    findings = examine(folder)
+    if is_json:
+        typer.echo(json.dumps([finding.to_dict() for finding in findings]))
+    else:
+        table = Table("", "what", "found", "what to do")
+        for finding in findings:
+            mark = Text("ok", "green") if finding.is_good else Text("missing", "red")
+            table.add_row(mark, finding.what, finding.found, finding.remedy)
+        Console().print(table)
+    if not all(finding.is_good for finding in findings):
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    folder: Annotated[Path | None, typer.Option(help="Folder of the demo's stack, kept; else a temporary one.")] = None,
+    output: Annotated[Path, typer.Option(help="Where the results are written.")] = Path("build/demo.json"),
+    rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of the link between the sides.")] = 100.0,
+    model: Annotated[str | None, typer.Option(help="GGUF file or address for both ends; else the bundled one.")] = None,
+    model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; an address needs it.")] = None,
+) -> None:
+    """Start both sides here, ask questions that need both, compare with one side alone, and stop everything."""
+    from dragon_cli.demo import run_demo
+
+    options = StackOptions(rtt_ms=rtt_ms, model=model, model_sha256=model_sha256)
+    run(run_demo(options, folder=folder, output=output, console=Console(highlight=False, soft_wrap=True)))
+
+
+def main() -> None:
+    """Console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

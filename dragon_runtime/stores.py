@@ -1,0 +1,19 @@
+"""The store that settings name."""
+
+from pathlib import Path
+
+from dragon_runtime.interfaces import Embedder
+from dragon_runtime.milvus_store import MilvusStore
+from dragon_runtime.settings.groups import StoreSettings
+
+
+async def open_store(settings: StoreSettings, folder: Path, *, embedder: Embedder) -> MilvusStore:
+    """A Milvus server where `uri` names one, else the embedded store in `folder`.
+
+    Raises:
+        StoreError: it cannot be opened or reached.
+    """
+    if settings.uri is None:
+        return await MilvusStore.open_folder(folder, embedder=embedder)
+    token = None if settings.token is None else settings.token.get_secret_value()
+    return await MilvusStore.open_server(settings.uri, embedder=embedder, token=token, is_tls=settings.tls)

@@ -1,0 +1,56 @@
+"""`dragon-edge`: the daemon's command."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from dragon_runtime.processes import run_daemon
+from edge_daemon.settings import EdgeSettings
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+
+
+@app.callback()
+def edge() -> None:
+    """DRAGON on a device: answers from private documents here and public ones in the cloud."""
+
+
+@app.command()
+def run(
+    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML); else DRAGON_CONFIG.")] = None,
+    device: Annotated[str | None, typer.Option(help="Name of this device.")] = None,
+    data_folder: Annotated[Path | None, typer.Option(help="Where documents and models are kept.")] = None,
+    host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
+    port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
+    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+) -> None:
+    """Run the daemon until SIGTERM. Every setting of docs/settings.md can stand in the file or the environment."""
+    from edge_daemon import daemon
+
+    overrides = {
+        "device": device,
+        "data_folder": data_folder,
+        "api.host": host,
+        "api.port": port,
+        "log.level": log_level,
+    }
+    raise typer.Exit(
+        run_daemon(
+            "dragon-edge",
+            EdgeSettings,
+            daemon.run,
+            settings_path=settings,
+            overrides=overrides,
+            log_of=lambda loaded: loaded.log,
+        )
+    )
+
+
+def main() -> None:
+    """Console script."""
+    app()
+
+
+if __name__ == "__main__":
+    main()

