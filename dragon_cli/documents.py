@@ -64,7 +64,7 @@ async def add_files(client: ApiClient, files: list[Path], console: Console) -> i
             progress.update(task, description=f"adding {file.name}")
             try:
                 document = await client.add_document(file)
-                while document["state"] not in {"ready", "failed"}:
+                while document["state"] not in {"done", "failed"}:
                     await asyncio.sleep(POLL_SECONDS)
                     document = await client.document(document["id"])
                 problem = document["error"]

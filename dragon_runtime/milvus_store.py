@@ -71,7 +71,8 @@ class MilvusStore:
             server.start()
             undo.callback(lambda: server.stop(grace=1).wait())
             with _translated():
-                client = MilvusClient(uri=f"unix:{socket}")
+                # The embedded server takes frequent pings for an attack and hangs up.
+                client = MilvusClient(uri=f"unix:{socket}", grpc_options={"grpc.keepalive_time_ms": 2**31 - 1})
                 undo.callback(client.close)
                 store = cls(client, embedder=embedder, stop=undo.close, is_server=False)
                 store._prepare()

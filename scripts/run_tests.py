@@ -75,7 +75,7 @@ def run(tier: Tier, pytest_arguments: list[str]) -> Outcome:
     code = subprocess.run(command, cwd=ROOT, check=False).returncode
     outcome.seconds = round(time.monotonic() - started, 1)
     if report.exists():
-        suite = ET.parse(report).getroot().find("testsuite")
+        suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - our own file
         if suite is not None:
             counts = {key: int(suite.get(key, "0")) for key in ("tests", "failures", "errors", "skipped")}
             outcome.num_failed = counts["failures"] + counts["errors"]
