@@ -188,7 +188,7 @@ def _show(answers: list[dict[str, Any]], console: Console) -> None:
     """Every answer of every method, right or wrong."""
     for answer in answers:
         console.print(f"\n[bold]? {answer['question']}[/bold]  (needs {answer['needs']}; {answer['reference']})")
-        table = Table("method", "right", "tokens/s", "hits e/c", "bytes/token up/down", "shares e/c", "what it said")
+        table = Table("method", "right", "tokens/s", "hits e/c", "bytes/token up/down", "shares e/c")
         for name, key in COLUMNS:
             row = answer if key is None else answer[key]
             right = Text("yes", "green") if row["correct"] else Text("no", "red")
@@ -201,9 +201,11 @@ def _show(answers: list[dict[str, Any]], console: Console) -> None:
                 _both(row["hit_rate"]),
                 bytes_each_way,
                 _both(row["shares"]),
-                Text(row["text"].strip()),
             )
         console.print(table, soft_wrap=False)
+        for name, key in COLUMNS:
+            text = (answer if key is None else answer[key])["text"]
+            console.print(Text.assemble((f"{name:<11}", "bold"), " ".join(text.split())))
     console.print(
         "\ncloud only and one prompt are written on this machine without a link: their speed is a decode alone"
     )
