@@ -23,6 +23,5 @@ check: setup ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q tests/unit
 
-bench: setup ## Measure what the documentation states (about half an hour)
+bench: setup ## Measure what the documentation states
 	$(BIN)/python -m bench.core
-	$(BIN)/python -m bench.protocol
