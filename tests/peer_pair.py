@@ -1,5 +1,6 @@
 """Two sessions in virtual time: engines that take time, a link that delays, cuts and loses, and nothing random."""
 
+import functools
 import heapq
 import itertools
 from collections.abc import Callable
@@ -9,6 +10,7 @@ import numpy as np
 
 from dragon_core import codec
 from dragon_core.distribution import quantise_weight
+from dragon_core.errors import PeerError
 from dragon_core.messages import ChatMessage, Envelope, Fingerprint, Open
 from dragon_core.session.events import (
     Cancelled,
@@ -16,9 +18,11 @@ from dragon_core.session.events import (
     Effect,
     Emit,
     EngineOpened,
+    Event,
     MoveAsked,
     Prepare,
     Received,
+    Refuse,
     Run,
     Send,
     SendOpen,
@@ -72,6 +76,7 @@ class PeerPair:
     question: Question
     schedule: Schedule
     is_solo: bool = False
+    damage: Callable[[Peer, bytes], list[bytes]] | None = None
     emitted: list[Emit] = field(default_factory=list)
     closed: dict[Peer, Closed] = field(default_factory=dict)
     num_frames: int = 0
@@ -157,11 +162,16 @@ class PeerPair:
         if any(start <= self.now < end for start, end in self.schedule.cuts):
             return
 
-        def deliver() -> None:
-            session = self.sessions[peer.opposite]
-            self._perform(peer.opposite, session.receive(Received(codec.decode(frame)), self.now))
+        def deliver(arrived: bytes) -> None:
+            event: Event
+            try:
+                event = Received(codec.decode(arrived))
+            except PeerError as error:
+                event = Refuse(str(error), error.field)
+            self._perform(peer.opposite, self.sessions[peer.opposite].receive(event, self.now))
 
-        self._at(self.now + self.schedule.delay_seconds, deliver)
+        for arrived in [frame] if self.damage is None else self.damage(peer, frame):
+            self._at(self.now + self.schedule.delay_seconds, functools.partial(deliver, arrived))
 
     def _prepared(self, peer: Peer) -> None:
         contexts = self.question.contexts[0 if peer is Peer.OPENER else 1]
