@@ -87,29 +87,33 @@ class Preparation:
             PromptTooLongError: the conversation alone does not fit. CapacityError: no sequences are free.
             DragonError: the store or the engine failed.
         """
-        bare = self.bare_prompt(request.messages, max_tokens=request.max_tokens)
-        query = request.messages[last_user_message(request.messages)].content
-        passages = await self._retriever.retrieve(query, num_passages=self._protocol.num_passages)
-        contexts = self._contexts(request, passages, bare)
-        session = await self._engine.open(
-            EngineRequest(
-                contexts=contexts,
-                bare_prompt=tuple(bare) if self._weighting.rule.needs_bare_prompt else None,
-                weighting=self._weighting,
-                sampling=Sampling(
-                    temperature=request.temperature, top_k=request.top_k, min_p=request.min_p, top_p=request.top_p
-                ),
-                cut=self._protocol.cut.at_temperature(request.temperature),
-                max_branches=request.branches,
-                max_tokens=request.max_tokens,
-            ),
-            on_step=on_step,
-            on_failure=on_failure,
-        )
+        engine_request = await self.engine_request(request)
+        session = await self._engine.open(engine_request, on_step=on_step, on_failure=on_failure)
         return Prepared(
             engine_session=session,
             decode_seconds=self._engine.decode_seconds,
-            document_ids=tuple(context.document_ids for context in contexts),
+            document_ids=tuple(context.document_ids for context in engine_request.contexts),
+        )
+
+    async def engine_request(self, request: Open) -> EngineRequest:
+        """What the engine is asked to open: retrieved passages in contexts, and how to mix, sample and cut.
+
+        Raises:
+            PromptTooLongError: the conversation alone does not fit. DragonError: the store failed.
+        """
+        bare = self.bare_prompt(request.messages, max_tokens=request.max_tokens)
+        query = request.messages[last_user_message(request.messages)].content
+        passages = await self._retriever.retrieve(query, num_passages=self._protocol.num_passages)
+        return EngineRequest(
+            contexts=self._contexts(request, passages, bare),
+            bare_prompt=tuple(bare) if self._weighting.rule.needs_bare_prompt else None,
+            weighting=self._weighting,
+            sampling=Sampling(
+                temperature=request.temperature, top_k=request.top_k, min_p=request.min_p, top_p=request.top_p
+            ),
+            cut=self._protocol.cut.at_temperature(request.temperature),
+            max_branches=request.branches,
+            max_tokens=request.max_tokens,
         )
 
     def _contexts(self, request: Open, passages: Sequence[Passage], bare: list[int]) -> tuple[Context, ...]:
