@@ -6,7 +6,7 @@ The edge connects once per answer or decode; a first record says what is wanted,
 import asyncio
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -74,7 +74,7 @@ class Settings:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
-    """An answer and what it took. Bytes are those of an answered token, without the one Open."""
+    """An answer and what it took. Bytes are those of all frames, Open included, per answered token."""
 
     tokens: tuple[int, ...]
     text: str
@@ -106,32 +106,39 @@ class OwnDecoding:
             self._model, num_sequences=num_sequences, context_length=CONTEXT_LENGTH, num_threads=num_threads
         )
 
-    def prefill(self, request: EngineRequest) -> None:
-        """Put the prompts of a request into the first sequences."""
-        for sequence, prompt in enumerate(prompts_of(request)):
+    def prefill_all(self, requests: Sequence[EngineRequest]) -> None:
+        """Put the prompts of all requests into the first sequences, one after the other."""
+        for sequence, prompt in enumerate(prompt for request in requests for prompt in prompts_of(request)):
             self.sequences.cut(sequence, 0)
             for start in range(0, len(prompt), PREFILL_CHUNK):
                 chunk = prompt[start : start + PREFILL_CHUNK]
                 self.sequences.decode([Piece(sequence, start, chunk, wants_logits=False)])
 
-    def seconds_per_token(self, request: EngineRequest, tokens: Sequence[int]) -> float:
-        """Feed the tokens of an answer after the prompts; the mean of all steps."""
-        self.prefill(request)
-        prompts = prompts_of(request)
-        num_contexts = len(request.contexts)
-        started = time.perf_counter()
-        for at, token in enumerate(tokens):
-            logits = self.sequences.decode(
-                [Piece(sequence, len(prompt) + at, (token,), True) for sequence, prompt in enumerate(prompts)]
-            )
+    def step_all(self, requests: Sequence[EngineRequest], tokens: Sequence[int], position: int) -> None:
+        """Feed one token per request at `position` of its answer in one batch, and publish what comes out."""
+        pieces: list[Piece] = []
+        for request, token in zip(requests, tokens, strict=True):
+            for prompt in prompts_of(request):
+                pieces.append(Piece(len(pieces), len(prompt) + position, (token,), wants_logits=True))
+        logits = iter(self.sequences.decode(pieces))
+        for request in requests:
+            rows = [next(logits) for _ in prompts_of(request)]
+            num_contexts = len(request.contexts)
             publish(
-                np.stack(logits[:num_contexts]),
-                logits[num_contexts] if request.bare_prompt is not None else None,
+                np.stack(rows[:num_contexts]),
+                rows[num_contexts] if request.bare_prompt is not None else None,
                 np.array([context.relevance for context in request.contexts]),
                 weighting=request.weighting,
                 sampling=request.sampling,
                 cut=request.cut,
             )
+
+    def seconds_per_token(self, request: EngineRequest, tokens: Sequence[int]) -> float:
+        """Feed the tokens of an answer after the prompts; the mean of all steps."""
+        self.prefill_all([request])
+        started = time.perf_counter()
+        for at, token in enumerate(tokens):
+            self.step_all([request], [token], at)
         return (time.perf_counter() - started) / len(tokens)
 
 
@@ -171,7 +178,12 @@ class End:
         return self._preparations[rule]
 
     def driver(
-        self, session: Session, channel: Channel, preparation: Preparation, **listeners: object
+        self,
+        session: Session,
+        channel: Channel,
+        preparation: Preparation,
+        *,
+        on_emit: Callable[[Emit], None] | None = None,
     ) -> SessionDriver:
         """A driver that notes how long the prefill took."""
 
@@ -180,7 +192,7 @@ class End:
             self.prefill_seconds = prepared.engine_session.prefill_seconds
             return prepared
 
-        return SessionDriver(session, channel, prepare=prepare, **listeners)
+        return SessionDriver(session, channel, prepare=prepare, on_emit=on_emit)
 
     async def decode(self, request: Open, preparation: Preparation, tokens: Sequence[int]) -> float:
         """Seconds per token of this side's own decoding of an answer."""

@@ -4,26 +4,52 @@ SmolLM2-135M at both ends, each in a process on a core of its own with one threa
 Run: python -m bench.protocol --rtt-ms 0,100,300 [--quick] [--json]
 """
 
+import argparse
 import asyncio
 import hashlib
 import json
 import multiprocessing
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
 from bench.ends import CloudEnd, EdgeEnd, End, Settings, Written
-from bench.factbook import Prompt
-from dragon_core.types import Peer, WeightingRule
+from bench.factbook import Prompt, apart_prompts, shared_prompts
+from bench.protocol_limits import Check, Run, checks, summary
+from dragon_core.types import CouplingKind, Peer, WeightingRule
+from dragon_runtime.embedders import open_embedder
 
 SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
-RULES = (WeightingRule.RELEVANCE, WeightingRule.EQUAL)
+PLACEMENTS = tuple(SIDES)
+EDGE_CORE, CLOUD_CORE = 0, 1
+SEED = 1
+NUM_PROMPTS = 2
 START_SECONDS = 60.0
 
-Run = dict[str, Any]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What is measured. Hit rates are measured apart, over `num_hit_tokens` of each workload."""
+
+    rtts_ms: tuple[float, ...]
+    num_prompts: int = NUM_PROMPTS
+    max_tokens: int = 48
+    rules: tuple[WeightingRule, ...] = (WeightingRule.RELEVANCE, WeightingRule.EQUAL)
+    temperatures: tuple[float, ...] = (0.7, 0.0)
+    num_hit_tokens: int = 3000
+    max_hit_tokens: int = 128
+
+
+QUICK = Plan(rtts_ms=(0, 300), num_prompts=1, max_tokens=24, rules=(WeightingRule.RELEVANCE,), num_hit_tokens=200)
 
 
 def _cloud_process(core: int, address: str) -> None:
@@ -55,9 +81,13 @@ def cloud_process(core: int) -> Iterator[Path]:
 class Bench:
     """Runs answers and collects one row per answer."""
 
-    def __init__(self, edge: EdgeEnd, on_step: Callable[[], None]) -> None:
-        self._edge, self._on_step = edge, on_step
+    def __init__(self, edge: EdgeEnd) -> None:
+        self._edge = edge
         self.runs: list[Run] = []
+
+    async def measure(self, prompt: Prompt, settings: Settings) -> Written:
+        """One answer at no delay, without a row."""
+        return await self._edge.answer(prompt, settings, rtt_seconds=0.0)
 
     async def answer(self, prompt: Prompt, workload: str, method: str, settings: Settings, rtt_ms: float) -> Written:
         """One answer, one row."""
@@ -118,8 +148,127 @@ class Bench:
                 **row,
             }
         )
-        self._on_step()
+
+
+async def _cell(
+    bench: Bench, plan: Plan, workload: str, prompt: Prompt, rule: WeightingRule, temperature: float
+) -> None:
+    """All methods on one prompt, the methods in turn at each round trip so that the machine is the same for all."""
+    ours = {
+        placement: Settings(
+            rule=rule, temperature=temperature, placement=placement, seed=SEED, max_tokens=plan.max_tokens
+        )
+        for placement in PLACEMENTS
+    }
+    for rtt_ms in plan.rtts_ms:
+        for placement, settings in ours.items():
+            written = await bench.answer(prompt, workload, "ours", settings, rtt_ms)
+            if rtt_ms == 0 or placement is Peer.OPENER:
+                in_step = replace(settings, window=1, settles_early=False)
+                await bench.answer(prompt, workload, "synchronised", in_step, rtt_ms)
+            if rule is WeightingRule.RELEVANCE:
+                independent = replace(settings, coupling=CouplingKind.INDEPENDENT)
+                await bench.answer(prompt, workload, "paper", independent, rtt_ms)
+            if rtt_ms == 0:
+                await bench.decode(prompt, workload, settings, written)
+
+
+async def _hit_rates(
+    bench: Bench, plan: Plan, workload: str, prompts: Sequence[Prompt], *, on_tokens: Callable[[int], None]
+) -> Run:
+    """How often each side's guess was the token, over many answers at no delay."""
+    hits = dict.fromkeys(SIDES.values(), 0.0)
+    num_tokens = num_answers = 0
+    while num_tokens < plan.num_hit_tokens:
+        prompt = prompts[num_answers % len(prompts)]
+        settings = Settings(
+            rule=WeightingRule.RELEVANCE,
+            temperature=0.7,
+            placement=PLACEMENTS[num_answers % 2],
+            seed=SEED + 1 + num_answers,
+            max_tokens=plan.max_hit_tokens,
+        )
+        written = await bench.measure(prompt, settings)
+        for peer, rate in written.report.hit_rate.items():
+            hits[SIDES[peer]] += (rate or 0.0) * written.report.num_tokens
+        num_tokens += written.report.num_tokens
+        num_answers += 1
+        on_tokens(written.report.num_tokens)
+    return {
+        "workload": workload,
+        "weighting": WeightingRule.RELEVANCE,
+        "temperature": 0.7,
+        "num_tokens": num_tokens,
+        "num_answers": num_answers,
+        "hit_rate": {side: count / num_tokens for side, count in hits.items()},
+    }
+
+
+async def measure(plan: Plan, address: Path, progress: Progress) -> tuple[list[Run], list[Run]]:
+    """The runs and the hit rates of a plan."""
+    edge = EdgeEnd(await End.start(core=EDGE_CORE), address)
+    embedder = await open_embedder("bundled://all-minilm-l6-v2")
+    makers = {"apart": apart_prompts, "shared": shared_prompts}
+    cells = len(makers) * len(plan.rules) * len(plan.temperatures) * plan.num_prompts
+    task = progress.add_task("prompts", total=cells)
+    bench = Bench(edge)
+    hit_rates = []
+    for workload, prompts_of_workload in makers.items():
+        prompts = await prompts_of_workload(embedder, num_prompts=24)
+        await bench.measure(prompts[0], Settings(rule=WeightingRule.RELEVANCE, temperature=0.7, max_tokens=8))
+        for prompt in prompts[: plan.num_prompts]:
+            for rule in plan.rules:
+                for temperature in plan.temperatures:
+                    await _cell(bench, plan, workload, prompt, rule, temperature)
+                    progress.advance(task)
+        hits = progress.add_task(f"hit rates, {workload}", total=plan.num_hit_tokens)
+        on_tokens = partial(progress.advance, hits)
+        hit_rates.append(await _hit_rates(bench, plan, workload, prompts, on_tokens=on_tokens))
+    return bench.runs, hit_rates
 
 
 def _digest(tokens: tuple[int, ...]) -> str:
     return hashlib.sha256(json.dumps(tokens).encode()).hexdigest()
+
+
+def _show(console: Console, runs: list[Run], hit_rates: list[Run], found: list[Check]) -> None:
+    console.print(summary(runs))
+    for row in hit_rates:
+        rates = ", ".join(f"{side} {rate:.2f}" for side, rate in row["hit_rate"].items())
+        console.print(f"hit rates, {row['workload']}: {rates} (over {row['num_tokens']} tokens, relevance, T=0.7)")
+    for check in found:
+        console.print(
+            f"{'met    ' if check.met else 'NOT MET'} {check.measured:9.3f} <= {check.limit:<7g} {check.name}"
+        )
+
+
+def main() -> int:
+    """Command line; 1 when a limit is not met."""
+    parser = argparse.ArgumentParser(prog="python -m bench.protocol", description=__doc__)
+    parser.add_argument(
+        "--rtt-ms",
+        type=lambda text: tuple(float(each) for each in text.split(",")),
+        default=(0.0, 100.0, 300.0),
+        help="round trips, comma separated (0,100,300)",
+    )
+    parser.add_argument("--prompts", type=int, default=NUM_PROMPTS, help="per workload (%(default)s)")
+    parser.add_argument("--quick", action="store_true", help="one prompt, short answers, 0 and 300 ms, two minutes")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    arguments = parser.parse_args()
+    plan = QUICK if arguments.quick else Plan(rtts_ms=arguments.rtt_ms, num_prompts=arguments.prompts)
+    started = time.monotonic()
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with cloud_process(CLOUD_CORE) as address, Progress(*columns, console=Console(stderr=True)) as progress:
+        runs, hit_rates = asyncio.run(measure(plan, address, progress))
+    found = checks(runs)
+    if arguments.json:
+        report = {"runs": runs, "hit_rates": hit_rates, "checks": [asdict(check) for check in found]}
+        json.dump({**report, "seconds": time.monotonic() - started}, sys.stdout)
+        print()
+    else:
+        _show(Console(), runs, hit_rates, found)
+    return 0 if all(check.met for check in found) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
