@@ -30,9 +30,10 @@ def decode(frame: bytes) -> Envelope:
     try:
         return _decoder.decode(frame)
     except msgspec.ValidationError as error:
-        text = str(error)
-        field = text.rsplit("`", 2)[1] if text.count("`") >= 2 else ""
-        raise PeerError(f"a message does not fit: {text}", field=field) from error
+        # What does not fit may be quoted whole, and the reason goes back to the sender: it is kept short.
+        problem, at, field = str(error).rpartition(" - at `")
+        problem, field = (problem, field.removesuffix("`")) if at else (field, "frame")
+        raise PeerError(f"a message does not fit: {problem[:500]} (at {field})", field=field) from error
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
         raise PeerError(f"a frame is not MessagePack: {error}", field="frame") from error
 

@@ -1,5 +1,6 @@
 """How a token is chosen from p~, and what each peer guesses it will be. Strategies of the session, without state."""
 
+import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -39,13 +40,22 @@ def _best(ids: IdArray, scores: FloatArray, num_guesses: int) -> tuple[Guess, ..
     return tuple(Guess(int(ids[at]), float(best - scores[at])) for at in order)
 
 
+def _likeliest(ids: IdArray, probabilities: FloatArray, num_guesses: int) -> tuple[Guess, ...]:
+    """The highest probabilities, ties to the lowest id, their gaps in nat; `ids` ascending."""
+    order = np.argsort(-probabilities, kind="stable")[:num_guesses]
+    best = probabilities[order[0]]
+    return tuple(Guess(int(ids[at]), math.log(best / probabilities[at])) for at in order)
+
+
 def _settled(mixture: Mixture, at: int, num_top_logprobs: int | None) -> Settled:
     probability = float(mixture.probabilities[at])
     top: tuple[TokenLogprob, ...] = ()
     if num_top_logprobs:
         order = np.argsort(-mixture.probabilities, kind="stable")[:num_top_logprobs]
         top = tuple(
-            TokenLogprob(token=int(mixture.ids[i]), logprob=float(np.log(mixture.probabilities[i]))) for i in order
+            TokenLogprob(token=int(mixture.ids[i]), logprob=float(np.log(mixture.probabilities[i])))
+            for i in order
+            if mixture.probabilities[i] > 0
         )
     return Settled(
         token=int(mixture.ids[at]),
@@ -85,6 +95,8 @@ class SharedNoise:
         """The best perturbed scores of the peer's own distribution."""
         del peer  # the noise is shared: both sides ask the same question
         ids, probabilities = sorted_by_id(published.distribution)
+        if self._is_greedy:
+            return _likeliest(ids, probabilities, num_guesses)
         return _best(ids, self._scores(position, ids, probabilities), num_guesses)
 
     def settle(self, position: int, opener: Published | None, other: Published | None) -> Settled | None:
@@ -98,13 +110,11 @@ class SharedNoise:
     def _scores(self, position: int, ids: IdArray, probabilities: FloatArray) -> FloatArray:
         if self._is_greedy:
             return probabilities
-        return np.asarray(np.log(probabilities) + gumbel(self._seed, Stream.TOKEN, position, ids))
+        with np.errstate(divide="ignore"):  # a side of far lower weight has tokens of probability 0 in p~
+            return np.asarray(np.log(probabilities) + gumbel(self._seed, Stream.TOKEN, position, ids))
 
     def _settle_early(self, opener: Published | None, other: Published | None) -> Settled | None:
-        """h (p(x*) - p(second)) > 1 - h: whatever the other publishes, x* stays the argmax.
-
-        Of equal scores the lowest id wins, so equality is enough where x* is below every other token: id 0.
-        """
+        """h (p(x*) - p(second)) > 1 - h: whatever the other publishes, x* stays the argmax."""
         frame, peer = (opener, Peer.OPENER) if opener is not None else (other, Peer.OTHER)
         share = self._shares.get(peer)
         if frame is None or share is None or share <= 0.5:
@@ -141,7 +151,7 @@ class IndependentDrafts:
         """The side's draft, then its next best perturbed scores."""
         ids, probabilities = sorted_by_id(published.distribution)
         if self._is_greedy:
-            return _best(ids, probabilities, num_guesses)
+            return _likeliest(ids, probabilities, num_guesses)
         scores = np.log(probabilities) + gumbel(self._seed, _DRAFT[peer], position, ids)
         return _best(ids, scores, num_guesses)
 

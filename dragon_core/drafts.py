@@ -12,7 +12,10 @@ from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Guess, Publis
 
 @dataclass(slots=True, eq=False)
 class OwnFrame:
-    """A position of ours: asked of the engine when `step` is None, else made. `via` is the token before it."""
+    """A position of ours: asked of the engine when `step` is None, else made. `via` is the token before it.
+
+    `guesses` are what was expected after it, once somebody asked.
+    """
 
     id: int
     parent_id: int | None
@@ -21,6 +24,7 @@ class OwnFrame:
     branch: BranchId
     step: Step | None = None
     made_at: float = 0.0
+    guesses: tuple[Guess, ...] = ()
     children: list["OwnFrame"] = field(default_factory=list)
 
     def walk(self) -> Iterator["OwnFrame"]:
@@ -144,6 +148,7 @@ class OwnDrafts:
         branch = self.current.branch
         for frame in self.current.walk():
             self._frames.pop(frame.id, None)
+            self.num_wasted_steps += frame.step is not None
         for other in {frame.branch for frame in self.current.walk()} - {branch}:
             self.commands.append(Drop(other))
         kept = max(position - 1, 0)

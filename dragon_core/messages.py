@@ -13,6 +13,7 @@ from dragon_core.errors import PeerError
 from dragon_core.types import CouplingKind, Peer, Vocabulary, WeightingRule
 
 PROTOCOL_VERSION = 1
+MAX_REASON_CHARACTERS = 2000
 
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack itself ends at 2^64 - 1
@@ -20,7 +21,10 @@ Weight = Annotated[int, msgspec.Meta(ge=-10_240_000, le=10_240_000)]
 Position = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
 Share = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Logprob = Annotated[float, msgspec.Meta(ge=-1000, le=0.001)]  # above 0 by rounding only; the least float64 has -745
 Name = Annotated[str, msgspec.Meta(max_length=200)]
+TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?\Z")]
+Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARACTERS)]
 Role = Literal["system", "user", "assistant"]
 Text = Annotated[str, msgspec.Meta(max_length=2_000_000)]
 
@@ -99,14 +103,14 @@ class Open(Message, frozen=True, tag=1, kw_only=True):
 class Accepted(Message, frozen=True, tag=2, kw_only=True):
     """A replica took the session and will be Ready within the prefill deadline."""
 
-    replica: Name
+    replica: TopicName
     prefill_deadline_seconds: Seconds
 
 
 class Refused(Message, frozen=True, tag=3, kw_only=True):
     """No session: `field` names what did not fit; `retry_after_seconds` is None when trying again is no use."""
 
-    reason: Annotated[str, msgspec.Meta(max_length=2000)]
+    reason: Reason
     field: Name = ""
     retry_after_seconds: Seconds | None = None
 
@@ -139,7 +143,7 @@ class TopToken(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     """One likely token with its log-probability in p~."""
 
     token: UInt32
-    logprob: float
+    logprob: Logprob
 
 
 class TargetDetail(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
@@ -215,7 +219,7 @@ class Finish(Message, frozen=True, tag=10, kw_only=True):
 class Failure(Message, frozen=True, tag=11, kw_only=True):
     """The sender gives the session up."""
 
-    reason: Annotated[str, msgspec.Meta(max_length=2000)]
+    reason: Reason
     field: Name = ""
 
 

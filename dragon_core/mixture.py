@@ -1,5 +1,6 @@
 """Mixing: contexts into what a peer publishes, and two published distributions into the target distribution p~."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,9 +22,11 @@ def mix_contexts(
     sampling: Sampling,
 ) -> tuple[float, FloatArray]:
     """The peer's weight in nat and its contexts' parts (C, V) of its distribution: they sum to 1 over both axes."""
-    log_probabilities = log_softmax(logits.astype(np.float64))
+    scores = logits.astype(np.float64)
+    if not weighting.rule.is_constant:  # a constant weight does not look at them, and sampling normalises
+        scores = log_softmax(scores)
     bare = None if bare_logits is None else log_softmax(bare_logits.astype(np.float64))
-    weights, mixed = weigh(log_probabilities, bare, np.asarray(relevances, dtype=np.float64), weighting)
+    weights, mixed = weigh(scores, bare, np.asarray(relevances, dtype=np.float64), weighting)
     weight = log_sum_exp(weights)
     parts = filtered(mixed, sampling)
     if weights.size > 1:
@@ -51,10 +54,10 @@ def publish(
 
 def peer_shares(opener_weight_level: int, other_weight_level: int) -> tuple[float, float]:
     """softmax over the two peers' weights: opener, other."""
-    opener, other = weight_nat(opener_weight_level), weight_nat(other_weight_level)
-    parts = np.exp(np.array([opener, other]) - max(opener, other))
-    opener_share = float(parts[0] / parts.sum())
-    return opener_share, float(parts[1] / parts.sum())
+    difference = weight_nat(other_weight_level) - weight_nat(opener_weight_level)
+    smaller = math.exp(-abs(difference))
+    larger_share, smaller_share = 1.0 / (1.0 + smaller), smaller / (1.0 + smaller)
+    return (smaller_share, larger_share) if difference > 0 else (larger_share, smaller_share)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +73,22 @@ def target_distribution(opener: Published, other: Published) -> Mixture:
     """p~: contributions are added in peer order, opener first (section 1)."""
     opener_share, other_share = peer_shares(opener.weight_level, other.weight_level)
     first, second = opener.distribution, other.distribution
-    ids = np.union1d(first.ids, second.ids)
+    ids = _union(first.ids, second.ids)
     opener_parts = np.zeros(ids.size)
     opener_parts[ids.searchsorted(first.ids)] = opener_share * first.probabilities
     probabilities = opener_parts.copy()
     probabilities[ids.searchsorted(second.ids)] += other_share * second.probabilities
     return Mixture(ids, probabilities, opener_parts)
+
+
+def _union(first: IdArray, second: IdArray) -> IdArray:
+    """Ids of either, ascending."""
+    both = np.concatenate((first, second))
+    both.sort()
+    is_new = np.empty(both.size, dtype=bool)
+    is_new[0] = True
+    np.not_equal(both[1:], both[:-1], out=is_new[1:])
+    return both[is_new]
 
 
 def dropped_bound(opener: Published, other: Published) -> float:

@@ -32,15 +32,16 @@ def log_softmax(logits: FloatArray) -> FloatArray:
 def filtered(log_probabilities: FloatArray, sampling: Sampling) -> FloatArray:
     """Probabilities (C, V) after temperature, top_k, min_p and top_p, in this order, row by row.
 
-    Temperature 0 ignores the other three: the argmax is taken of the mixture at temperature 1.
+    Rows need not be normalised: logits give the same. Temperature 0 ignores the other three: the argmax is taken of
+    the mixture at temperature 1.
     """
-    if sampling.temperature == 0:
-        return np.asarray(np.exp(log_probabilities))
-    scaled = log_probabilities if sampling.temperature == 1 else log_probabilities / sampling.temperature
-    shifted = scaled - scaled.max(axis=-1, keepdims=True)
-    probabilities = np.exp(shifted)
+    shifted = log_probabilities - log_probabilities.max(axis=-1, keepdims=True)
+    if sampling.temperature not in (0, 1):
+        with np.errstate(over="ignore"):  # at the smallest temperatures all but the best are -inf
+            shifted /= sampling.temperature
+    probabilities = np.exp(shifted, out=shifted)
     probabilities /= probabilities.sum(axis=-1, keepdims=True)
-    if sampling.top_k or sampling.min_p > 0 or sampling.top_p < 1:
+    if sampling.temperature > 0 and (sampling.top_k or sampling.min_p > 0 or sampling.top_p < 1):
         for row in probabilities:
             _filter(row, sampling)
     return np.asarray(probabilities)

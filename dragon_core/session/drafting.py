@@ -5,13 +5,15 @@ from collections.abc import Sequence
 
 from dragon_core.coupling import Coupling
 from dragon_core.drafts import OwnDrafts, OwnFrame
+from dragon_core.errors import OurError
 from dragon_core.messages import Counters
-from dragon_core.types import Command, Peer, Published, Step
+from dragon_core.types import Command, Guess, Peer, Published, Step
 
 SMOOTHING = 0.1
 PRIOR_HIT_RATE = 0.8
 WINDOW_SLACK = 2
 """Frames past one round trip: one being made at each end."""
+MAX_GUESSES = 2
 BRANCH_GAP_NAT = 0.15
 """A second guess is followed when it scores within this of the best: about every second such position is a miss."""
 
@@ -60,15 +62,18 @@ class Drafting:
         frame = self.tree.current_made
         return frame.step if frame is not None and frame.position == position else None
 
-    def guess(self, position: int, published: Published) -> int:
-        """What we expect to be fixed at `position`."""
-        return self.coupling.guesses(position, published, 1, self._us)[0].token
+    def guess(self) -> int:
+        """What we expect to be fixed at the next position; its frame must be made."""
+        frame = self.tree.current_made
+        if frame is None or frame.step is None:
+            raise OurError("there is no guess before the frame of the next position is made")
+        return self._guesses(frame, frame.step)[0].token
 
     def advance(self, token: int, *, now: float) -> None:
         """Take one target and count the hit or miss, where our frame was there to be one."""
         frame = self.tree.current_made
         if frame is not None and frame.step is not None:
-            is_hit = self.guess(frame.position, frame.step.published) == token
+            is_hit = self._guesses(frame, frame.step)[0].token == token
             self._num_positions += 1
             self._num_hits += is_hit
             self._hit_rate += SMOOTHING * (is_hit - self._hit_rate)
@@ -111,11 +116,17 @@ class Drafting:
 
     def _continue(self, leaf: OwnFrame, step: Step) -> None:
         num_guesses = 1 + max(0, min(1, self.tree.num_free_branches))
-        guesses = self.coupling.guesses(leaf.position, step.published, num_guesses, self._us)
+        guesses = self._guesses(leaf, step)[:num_guesses]
         followed = [guess for guess in guesses[:1] if guess.token not in self._end_ids]
         followed += [g for g in guesses[1:] if followed and g.gap < BRANCH_GAP_NAT and g.token not in self._end_ids]
         if followed:
             self.tree.continue_with(leaf, followed)
+
+    def _guesses(self, frame: OwnFrame, step: Step) -> tuple[Guess, ...]:
+        """The two best, worked out once a frame: the noise of a position is the dearest part of a token."""
+        if not frame.guesses:
+            frame.guesses = self.coupling.guesses(frame.position, step.published, MAX_GUESSES, self._us)
+        return frame.guesses
 
     def _effective_window(self, rtt_seconds: float | None) -> int:
         if rtt_seconds is None or self.decode_seconds <= 0:

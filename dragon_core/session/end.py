@@ -8,6 +8,7 @@ from dragon_core import codec
 from dragon_core.coupling import Coupling
 from dragon_core.drafts import OwnFrame
 from dragon_core.messages import (
+    MAX_REASON_CHARACTERS,
     AnyMessage,
     Counters,
     DocumentShare,
@@ -68,6 +69,7 @@ class SessionEnd:
         self.agreed_rtt: float | None = None
         self.is_bound = us is Peer.OTHER
         self.is_solo = False
+        self.handover_sequence = -1
         self.num_opens = 0
         self.num_retries = 0
         self.term_position = 0
@@ -113,7 +115,10 @@ class SessionEnd:
 
     @property
     def is_publishing(self) -> bool:
-        return self.is_bound and self.us in self.ready and not self.settling.is_ours
+        # An opener pinned as the aggregator never publishes, also before the other is ready: the pin is its privacy.
+        # The other end has no such wish: where the opener went on alone, its frames are wanted again.
+        is_pinned_here = self.request.placement is self.us is Peer.OPENER
+        return self.is_bound and self.us in self.ready and not self.settling.is_ours and not is_pinned_here
 
     def draft_message(self, frame: OwnFrame) -> Draft:
         """The current frame goes without parent: it continues the settled path, which the other end knows."""
@@ -140,7 +145,7 @@ class SessionEnd:
     def fail(self, reason: str, *, field: str = "") -> None:
         """Give the session up and tell the other end."""
         if self.is_bound:
-            self.send(Failure(reason=reason, field=field))
+            self.send(Failure(reason=reason[:MAX_REASON_CHARACTERS], field=field))
         self.close(FinishReason.ERROR, reason)
 
     def close(self, reason: FinishReason, error: str = "") -> None:

@@ -49,3 +49,4 @@ def hand_over(end: SessionEnd) -> None:
     drafts = tuple(end.draft_message(frame) for frame in frames)
     end.settling.give_to(end.us.opposite)
     end.send(Handover(end.answer.next_position, drafts))
+    end.handover_sequence = end.wire.last_sent

@@ -4,7 +4,17 @@ from itertools import takewhile
 
 from dragon_core.coupling import make_coupling
 from dragon_core.errors import PeerError
-from dragon_core.messages import PROTOCOL_VERSION, Accepted, Finish, FinishReason, Open, Ready, Refused, require_same
+from dragon_core.messages import (
+    MAX_REASON_CHARACTERS,
+    PROTOCOL_VERSION,
+    Accepted,
+    Finish,
+    FinishReason,
+    Open,
+    Ready,
+    Refused,
+    require_same,
+)
 from dragon_core.placement import PlacementInputs, initial_placement
 from dragon_core.session.answer import Answer
 from dragon_core.session.drafting import Drafting
@@ -12,7 +22,7 @@ from dragon_core.session.end import FRAMES_SLACK, PeerReady, SessionEnd
 from dragon_core.session.ending import Ending
 from dragon_core.session.events import Bind, EngineOpened, Prepare
 from dragon_core.session.lifecycle import State
-from dragon_core.session.recovery import hear, resync, take_over
+from dragon_core.session.recovery import hear, resync, retry_later, take_over
 from dragon_core.session.settling import Fixed, Settling
 from dragon_core.session.tokens import fix
 from dragon_core.types import Peer, Settled
@@ -26,17 +36,18 @@ def begin(end: SessionEnd, request: Open) -> None:
 
 
 def on_open(end: SessionEnd, message: Open, term: int) -> None:
-    if message.version != PROTOCOL_VERSION:
-        raise PeerError(f"protocol version {message.version}; here {PROTOCOL_VERSION}", field="version")
-    require_same(end.settings.fingerprint, message.fingerprint)
-    if end.state is not State.IDLE:
-        reopen(end, message, term)
+    if end.state is not State.IDLE and term <= end.wire.term:
         return
-    beyond = [token for token in message.settled if token >= len(end.settings.vocabulary)]
-    if beyond:
-        raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="settled")
-    begin(end, message)
     end.wire.term = term
+    try:
+        require_answerable(end, message)
+    except PeerError as error:
+        refuse(end, str(error), error.field, None)
+        return
+    if end.state is not State.IDLE:
+        reopen(end, message)
+        return
+    begin(end, message)
     end.state = State.PREPARING
     end.timers["deadline"] = end.now + message.deadline_seconds
     end.timers["idle"] = end.now + end.limits.idle
@@ -46,11 +57,26 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
     end.effects.append(Prepare(message))
 
 
-def reopen(end: SessionEnd, message: Open, term: int) -> None:
+def require_answerable(end: SessionEnd, message: Open) -> None:
+    """Refuse a request that both ends would not compute alike.
+
+    Raises:
+        PeerError: names the field, with both values where the two ends differ.
+    """
+    if message.version != PROTOCOL_VERSION:
+        raise PeerError(f"protocol version {message.version}; here {PROTOCOL_VERSION}", field="version")
+    require_same(end.settings.fingerprint, message.fingerprint)
+    beyond = [token for token in message.settled if token >= len(end.settings.vocabulary)]
+    if beyond:
+        raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="settled")
+    if len(message.settled) > message.max_tokens:
+        raise PeerError(
+            f"{len(message.settled)} tokens are settled of at most {message.max_tokens}", field="settled"
+        )
+
+
+def reopen(end: SessionEnd, message: Open) -> None:
     """The opener did not hear us, or lost us and went on: follow its path, from where it is."""
-    if term <= end.wire.term:
-        return
-    end.wire.term = term
     answer, drafting = end.answer, end.drafting
     num_common = sum(
         1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(answer.tokens, message.settled, strict=False))
@@ -62,7 +88,9 @@ def reopen(end: SessionEnd, message: Open, term: int) -> None:
         end.settling.give_to(Peer.OPENER)
     for token in message.settled[num_common:]:
         fix(end, Fixed(Settled(token=token), None, is_degraded=False))
-    end.state = State.PREPARING if drafting is None else State.RUNNING
+    end.timers.pop("finish", None)
+    is_placed = drafting is not None and end.settling.aggregator is not None
+    end.state = State.RUNNING if is_placed else State.PREPARING
     end.send(Accepted(replica=end.settings.replica, prefill_deadline_seconds=end.limits.prefill_deadline))
     resync(end)
 
@@ -85,9 +113,11 @@ def on_refused(end: SessionEnd, message: Refused) -> None:
     if message.retry_after_seconds is None:
         end.close(FinishReason.ERROR, f"refused by the other end ({message.field or 'session'}): {message.reason}")
         return
-    end.timers["retry"] = end.now + message.retry_after_seconds
+    end.is_bound = False
     if end.settling.alone is None:
         take_over(end)
+    place(end)
+    retry_later(end, at_least=message.retry_after_seconds)
 
 
 def on_engine_opened(end: SessionEnd, event: EngineOpened) -> None:
@@ -186,7 +216,10 @@ def place(end: SessionEnd) -> None:
 def refuse(end: SessionEnd, reason: str, field: str, retry_after_seconds: float | None) -> None:
     """What our own end cannot serve: the opener is told, its user gets the error."""
     if end.us is Peer.OTHER:
-        end.send(Refused(reason=reason, field=field, retry_after_seconds=retry_after_seconds))
+        refused = Refused(
+            reason=reason[:MAX_REASON_CHARACTERS], field=field, retry_after_seconds=retry_after_seconds
+        )
+        end.send(refused)
     elif end.is_bound:
         end.send(Finish(reason=FinishReason.ERROR, counters=end.counters()))
     end.close(FinishReason.ERROR, reason)

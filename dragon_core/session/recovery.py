@@ -44,7 +44,7 @@ def hear(end: SessionEnd) -> None:
         settling.expect_frames(
             at_once=False,
             rtt_seconds=end.link.rtt_seconds,
-            decode_seconds=max(ready.decode_seconds for ready in end.ready.values()),
+            decode_seconds=max((ready.decode_seconds for ready in end.ready.values()), default=0.0),
         )
 
 
@@ -57,6 +57,7 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
         if end.drafting is not None and end.drafting.tree.next_position > answer.next_position:
             end.drafting.tree.restart(answer.tokens)
         end.state = State.RUNNING if end.drafting is not None else State.PREPARING
+        end.timers.pop("finish", None)
         resync(end)
         return
     if message.next_position < answer.next_position:
@@ -66,8 +67,9 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
             f"the other end resumes at {message.next_position}; {answer.next_position} are settled",
             field="next_position",
         )
-    if settling.aggregator is Peer.OTHER and message.aggregator is end.us is Peer.OPENER:
-        take_over(end)  # each end believes that the other fixes targets
+    has_crossed = message.last_sequence < end.handover_sequence
+    if settling.aggregator is Peer.OTHER and message.aggregator is end.us is Peer.OPENER and not has_crossed:
+        take_over(end)  # each end believes that the other fixes targets, and no Handover is on its way
     elif not settling.is_ours:
         end.send_live_frames()
         if message.aggregator is not Peer.OPENER and end.us is Peer.OTHER:
@@ -116,14 +118,14 @@ def nudge(end: SessionEnd) -> None:
         end.timers["nudge"] = end.now + end.stall_seconds()
 
 
-def retry_later(end: SessionEnd) -> None:
-    delay = min(end.limits.max_retry, end.limits.retry * 2**end.num_retries)
+def retry_later(end: SessionEnd, *, at_least: float = 0.0) -> None:
+    delay = max(at_least, min(end.limits.max_retry, end.limits.retry * 2 ** min(end.num_retries, 16)))
     end.num_retries += 1
     end.timers["retry"] = end.now + delay
 
 
 def on_retry(end: SessionEnd) -> None:
-    """Still alone: ask the replica to resume, and every second time any replica to start again."""
+    """Still alone: ask the replica to resume, and every third time any replica to start again."""
     settling = end.settling
     if settling.alone is None:
         end.num_retries = 0

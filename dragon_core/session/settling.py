@@ -94,7 +94,7 @@ class Settling:
             return Fixed(settled, self._detail(settled, opener, other), is_degraded=False)
         if self.alone is None or self._must_wait(self.alone, position, now=now, stall_seconds=stall_seconds):
             return None
-        return Fixed(Settled(token=drafting.guess(position, ours)), None, is_degraded=True)
+        return Fixed(Settled(token=drafting.guess()), None, is_degraded=True)
 
     def _must_wait(self, alone: Alone, position: int, *, now: float, stall_seconds: float) -> bool:
         if not alone.is_heard or alone.mix_position is None or position < alone.mix_position:

@@ -40,7 +40,8 @@ def on_draft(end: SessionEnd, draft: Draft) -> None:
 
 def on_target(end: SessionEnd, target: Target) -> None:
     answer, settling = end.answer, end.settling
-    if settling.is_ours:
+    if settling.is_ours and target.position + len(target.tokens) > answer.next_position:
+        # Only what was fixed before the authority came here may be repeated, by an answer to an older Resume.
         raise PeerError("a target for a session that is aggregated here", field="position")
     if len(target.details) != len(target.tokens):
         raise PeerError(f"{len(target.tokens)} tokens with {len(target.details)} details", field="details")

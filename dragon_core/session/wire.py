@@ -15,6 +15,11 @@ class Wire:
         self._echo_ms: int | None = None
         self._received_at = 0.0
 
+    @property
+    def last_sent(self) -> int:
+        """The sequence number of the newest envelope; -1 before any."""
+        return self._sequence - 1
+
     def restart_receiving(self) -> None:
         """Another replica speaks from now on, with sequence numbers of its own."""
         self.last_received = None
