@@ -8,7 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dragon_core.types import Peer
-from tests.peer_pair import PeerPair, Question, Schedule
+from tests.oracle import Question
+from tests.peer_pair import PeerPair
+from tests.schedule import Schedule
 
 EXTREMES = (0, 1, 2, 17, 255, 2**16, 2**31 - 1, 2**32 - 1, 2**63, -1)
 MAX_FRAMES = 5000

@@ -1,61 +1,39 @@
-"""Invariance: the answer is the oracle's under every schedule a channel may produce."""
+"""The two ends together in short: each rule, coupling and temperature, and what drafting ahead is worth."""
+
+import itertools
 
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from dragon_core.messages import FinishReason
 from dragon_core.types import CouplingKind, Peer, WeightingRule
-from tests.peer_pair import PeerPair, Question, Schedule, oracle_tokens
+from tests.oracle import Question, oracle_tokens
+from tests.peer_pair import PeerPair
+from tests.schedule import Schedule
 
-RULES = list(WeightingRule)
-schedules = st.builds(
-    Schedule,
-    delay_seconds=st.sampled_from([0.0, 0.003, 0.02, 0.15]),
-    prefill_seconds=st.tuples(st.sampled_from([0.0, 0.1, 0.5]), st.sampled_from([0.0, 0.1, 0.5])),
-    decode_seconds=st.tuples(st.sampled_from([0.002, 0.01, 0.03]), st.sampled_from([0.002, 0.01, 0.03])),
-    window=st.integers(1, 12),
-    branches=st.integers(1, 3),
-    placement=st.sampled_from([None, Peer.OPENER, Peer.OTHER]),
-)
-questions = st.builds(
-    Question,
-    seed=st.integers(0, 2**64 - 1),
-    temperature=st.sampled_from([0.0, 0.7, 1.0]),
-    rule=st.sampled_from(RULES),
-    coupling=st.sampled_from(list(CouplingKind)),
-)
+ANSWERS = list(itertools.product(WeightingRule, CouplingKind, (0.0, 0.7, 1.0)))
 
 
-@settings(max_examples=60, deadline=None)
-@given(questions, schedules)
-def test_the_answer_does_not_depend_on_the_schedule(question: Question, schedule: Schedule) -> None:
-    pair = PeerPair(question, schedule)
-    assert pair.run() == oracle_tokens(question)
-    assert not any(emit.is_degraded for emit in pair.emitted)
-    assert {closed.reason for closed in pair.closed.values()} <= {FinishReason.STOP, FinishReason.LENGTH}
-    assert len(pair.closed) == 2
-
-
-@settings(max_examples=40, deadline=None)
-@given(questions, st.lists(st.floats(0.2, 3.0), min_size=1, max_size=4), st.sampled_from([0.003, 0.05]))
-def test_handovers_at_any_moment_do_not_change_the_answer(
-    question: Question, moves: list[float], delay_seconds: float
+@pytest.mark.parametrize(("rule", "coupling", "temperature"), ANSWERS)
+def test_two_peers_give_the_answer_of_one_process(
+    rule: WeightingRule, coupling: CouplingKind, temperature: float
 ) -> None:
-    pair = PeerPair(question, Schedule(moves=tuple(moves), delay_seconds=delay_seconds, branches=2))
-    assert pair.run() == oracle_tokens(question)
+    question = Question(rule=rule, coupling=coupling, temperature=temperature, seed=77)
+    expected = oracle_tokens(question)
+    assert len(expected) > 5
+    for placement in Peer:
+        pair = PeerPair(question, Schedule(placement=placement, branches=2))
+        assert pair.run() == expected
+        assert not pair.degraded
 
 
-@settings(max_examples=40, deadline=None)
-@given(questions, st.floats(0.0, 2.0), st.floats(0.01, 6.0), st.sampled_from([None, Peer.OPENER, Peer.OTHER]))
-def test_a_cut_changes_only_the_degraded_positions(
-    question: Question, start: float, length: float, placement: Peer | None
-) -> None:
-    pair = PeerPair(question, Schedule(cuts=((start, start + length),), placement=placement))
-    tokens = pair.run()
-    degraded = frozenset(emit.position for emit in pair.emitted if emit.is_degraded)
-    assert tokens == oracle_tokens(question, degraded=degraded)
-    assert pair.closed[Peer.OPENER].error == ""
+def test_answers_differ_where_they_may() -> None:
+    """Or the tests above would show nothing."""
+    answers = {
+        tuple(oracle_tokens(Question(rule=rule, coupling=coupling, temperature=temperature, seed=77)))
+        for rule, coupling, temperature in ANSWERS
+        if temperature > 0
+    }
+    assert len(answers) > len(ANSWERS) / 2
+    assert len({tuple(oracle_tokens(Question(seed=seed))) for seed in range(10)}) == 10
 
 
 @pytest.mark.parametrize("placement", [Peer.OPENER, Peer.OTHER])
