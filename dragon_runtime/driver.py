@@ -69,7 +69,8 @@ class SessionDriver:
         self._start(self._receive_frames(), name="frames")
         try:
             self._perform(effects)
-            return await self._outcome
+            # Being cancelled must leave the outcome open, or the session would not be told and the other end neither.
+            return await asyncio.shield(self._outcome)
         finally:
             self.take(Cancelled())
             await self._release()
@@ -177,7 +178,9 @@ class SessionDriver:
         running = tuple(self._tasks)
         for task in running:
             task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
-        if self._engine_session is not None:
-            await self._engine_session.close()
-        self._channel.close()
+        try:
+            await asyncio.gather(*running, return_exceptions=True)
+        finally:  # also when this is cancelled once more
+            self._channel.close()
+            if self._engine_session is not None:
+                await self._engine_session.close()

@@ -50,6 +50,7 @@ class EngineSession(Protocol):
 
         Raises:
             OurError: a branch that does not exist, a token beyond the vocabulary, too many branches or tokens.
+                The commands before it are queued; it and those after it are not.
         """
 
     async def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.errors import EngineError, ModelError
+from dragon_core.errors import EngineError, ModelError, OurError
 from dragon_runtime.llama_model import library, require_gguf
 
 
@@ -75,9 +75,15 @@ class LlamaEmbedder:
         """One by one: a vector must not depend on the texts beside it."""
         if not texts:
             return np.zeros((0, self.dimension), dtype=np.float32)
-        vectors = np.array(
-            [self._model.embed(text, normalize=False, truncate=True) for text in texts], dtype=np.float32
-        )
+        # The binding writes outside of its buffer for a text without tokens.
+        if any(self.num_tokens(text) == 0 for text in texts):
+            raise OurError("a text without tokens cannot be embedded")
+        try:
+            vectors = np.array(
+                [self._model.embed(text, normalize=False, truncate=True) for text in texts], dtype=np.float32
+            )
+        except (RuntimeError, ValueError) as error:
+            raise EngineError(f"{self._path} could not embed a text: {error}") from error
         lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(lengths).all() or (lengths == 0).any():
             raise EngineError(f"{self._path} gave a vector without length")

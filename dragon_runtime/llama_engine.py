@@ -1,6 +1,7 @@
 """The language model in this process: one thread decodes what all sessions have ready, one batch after the other.
 
 Mixing, cutting and quantising happen on that thread too, with the core's functions. The event loop never waits for it.
+A batch that nobody needs any more is aborted: its sessions were closed, or the targets took another path.
 """
 
 import asyncio
@@ -10,27 +11,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-
-from dragon_core.errors import CapacityError, EngineError, OurError, PromptTooLongError
-from dragon_core.mixture import publish
-from dragon_core.types import Command, Cut, Feed, Sampling, Step, Vocabulary, Weighting, WeightingRule
+from dragon_core.errors import CapacityError, DragonError, EngineError, OurError, PromptTooLongError
+from dragon_core.types import Command, Vocabulary
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
+from dragon_runtime.llama_batches import Answer, Batches, Running
 from dragon_runtime.llama_model import LlamaModel
-from dragon_runtime.llama_scheduler import UNANSWERED
-from dragon_runtime.llama_sequences import BATCH_TOKENS, LlamaSequences, Piece
+from dragon_runtime.llama_sequences import DecodeAborted, LlamaSequences
 from dragon_runtime.llama_session import LlamaSession
 
 logger = logging.getLogger(__name__)
-
-SMOOTHING = 0.1
-"""Weight of a new sample in `decode_seconds`."""
-NUM_WARM_UP_STEPS = 8
-RELEVANCE = Weighting(rule=WeightingRule.RELEVANCE)
 
 
 class LlamaEngine:
@@ -46,7 +37,9 @@ class LlamaEngine:
         self._wake = threading.Condition()
         self._is_stopping = False
         self._failure: Exception | None = None
-        self._decode_seconds = 0.0
+        self._in_batch: frozenset[LlamaSession] = frozenset()
+        self._is_waking = False
+        self._batches = Batches(memory, on_batch=self._on_batch)
         self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
 
     @classmethod
@@ -72,7 +65,7 @@ class LlamaEngine:
 
         model, memory = await asyncio.to_thread(load)
         engine = cls(model, memory, num_sequences=num_sequences)
-        await asyncio.to_thread(engine._warm_up)
+        await asyncio.to_thread(engine._batches.warm_up)
         engine._thread.start()
         return engine
 
@@ -80,6 +73,7 @@ class LlamaEngine:
         """Stop the thread and free the model; sessions that are still open fail."""
         with self._wake:
             self._is_stopping = True
+            self._abort_unwanted()
             self._wake.notify()
         await asyncio.to_thread(self._thread.join)
         self._memory.close()
@@ -95,7 +89,7 @@ class LlamaEngine:
 
     @property
     def decode_seconds(self) -> float:
-        return self._decode_seconds
+        return self._batches.decode_seconds
 
     @property
     def chat_template(self) -> str:
@@ -160,24 +154,35 @@ class LlamaEngine:
         longest = max(len(prompt) for prompt in prompts) + request.max_tokens
         if longest > self.context_length:
             raise PromptTooLongError(num_tokens=longest, max_tokens=self.context_length)
-        top = max(max(prompt) for prompt in prompts)
-        if top >= len(self.vocabulary):
-            raise OurError(f"token {top} is beyond the vocabulary of {len(self.vocabulary)}")
+        beyond = [token for prompt in prompts for token in prompt if not 0 <= token < len(self.vocabulary)]
+        if beyond:
+            raise OurError(f"token {beyond[0]} is beyond the vocabulary of {len(self.vocabulary)}")
 
     def _enqueue(self, session: LlamaSession, commands: Sequence[Command]) -> None:
-        """Hand commands to the thread."""
+        """Hand commands to the thread; it wakes when all that is ready now was handed over: that is one batch."""
         with self._wake:
             session.inbox.extend(commands)
+            if session.running:
+                session.give_up(commands)
+                self._abort_unwanted()
+        if not self._is_waking:
+            self._is_waking = True
+            self._loop.call_soon(self._wake_thread)
+
+    def _wake_thread(self) -> None:
+        self._is_waking = False
+        with self._wake:
             self._wake.notify()
 
     def _release(self, session: LlamaSession) -> "asyncio.Future[None]":
         """Have the thread forget a session; done when its sequences are free again."""
         released = self._loop.create_future()
         with self._wake:
-            if not self._thread.is_alive():
+            if self._failure is not None:
                 self._take_back(session, released)
             else:
                 self._released.append((session, released))
+                self._abort_unwanted()
                 self._wake.notify()
         return released
 
@@ -238,8 +243,8 @@ class LlamaEngine:
         waiting = next((session for session in sessions if session.first_step is None), None)
         if waiting is not None:
             self._attempt([waiting], lambda: self._prefill(waiting))
-        running = [session for session in sessions if session.first_step is not None]
-        if any(session.sequences.has_waiting for session in running):
+        running = [session for session in sessions if session.first_step is not None and session.sequences.has_waiting]
+        if running:
             self._attempt(running, lambda: self._step(running))
         return True
 
@@ -247,73 +252,39 @@ class LlamaEngine:
         """A batch that cannot be decoded ends the sessions in it, not the engine."""
         try:
             act()
-        except EngineError as error:
+        except DecodeAborted as aborted:
+            logger.debug("%s: nobody waits for it any more", aborted)
+        except DragonError as error:
             logger.warning("a batch failed: %s", error)
             for session in sessions:
                 session.has_failed = True
                 self._post(session.fail, error)
 
     def _prefill(self, session: LlamaSession) -> None:
-        """Decode one piece of a prompt, by itself: its shape must not depend on who else is there."""
-        piece = session.sequences.next_chunk()
-        if piece is not None:
-            session.prompt_logits += self._memory.decode([piece])
-        if not session.sequences.is_prefilling:
-            session.first_step = session.publish(session.prompt_logits)
-            session.prompt_logits.clear()
+        if self._batches.prefill(session):
             self._post(session.set_prefilled, time.perf_counter() - session.started_at)
 
     def _step(self, sessions: Sequence[LlamaSession]) -> None:
-        """Decode what all sessions have ready and publish the results."""
-        started = time.perf_counter()
-        answers: list[tuple[LlamaSession, int, Step]] = []
-        fed: list[tuple[LlamaSession, Feed, int]] = []
-        pieces: list[Piece] = []
-        for session in sessions:
-            for feed in session.sequences.run_commands(self._memory):
-                if feed.tokens:
-                    added = session.sequences.pieces(feed)
-                    pieces += added
-                    fed.append((session, feed, len(added)))
-                elif session.first_step is not None:
-                    answers.append((session, feed.ticket, session.first_step))
-        logits = iter(self._decode(pieces))
-        for session, feed, num_pieces in fed:
-            if feed.ticket != UNANSWERED:
-                answers.append((session, feed.ticket, session.publish(list(islice(logits, num_pieces)))))
+        answers = self._batches.step(sessions)
         if answers:
             self._post(_deliver, answers)
-        if fed:
-            self._measure(time.perf_counter() - started)
 
-    def _decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
-        """In as many batches as the library's limit makes of them."""
-        logits: list[NDArray[np.float32]] = []
-        batch: list[Piece] = []
-        num_tokens = 0
-        for piece in pieces:
-            if num_tokens + len(piece.tokens) > BATCH_TOKENS:
-                logits += self._memory.decode(batch)
-                batch, num_tokens = [], 0
-            batch.append(piece)
-            num_tokens += len(piece.tokens)
-        return logits + self._memory.decode(batch) if batch else logits
+    def _on_batch(self, running: Running) -> None:
+        with self._wake:
+            for session in self._in_batch:
+                session.running.clear()
+            self._in_batch = frozenset(session for session, _ in running)
+            for session, feed in running:
+                session.running.append(feed)
+            self._abort_unwanted()
 
-    def _measure(self, seconds: float) -> None:
-        self._decode_seconds += SMOOTHING * (seconds - self._decode_seconds)
-
-    def _warm_up(self) -> None:
-        """Decode a little, so that a first estimate of `decode_seconds` is there and memory is touched."""
-        samples = []
-        for position in range(NUM_WARM_UP_STEPS):
-            started = time.perf_counter()
-            logits = self._memory.decode([Piece(0, position, (position,), wants_logits=True)])
-            publish(np.stack(logits), None, np.zeros(1), weighting=RELEVANCE, sampling=Sampling(), cut=Cut())
-            samples.append(time.perf_counter() - started)
-        self._memory.cut(0, 0)
-        self._decode_seconds = sorted(samples)[len(samples) // 2]
+    def _abort_unwanted(self) -> None:
+        """With the lock held: stop the running batch when no session in it needs its part, and only then."""
+        given_up = {session for session, _ in self._released}
+        is_needed = any(session.running for session in self._in_batch - given_up)
+        self._memory.abort(is_wanted=self._is_stopping or not is_needed)
 
 
-def _deliver(answers: Sequence[tuple[LlamaSession, int, Step]]) -> None:
-    for session, ticket, step in answers:
-        session.deliver(ticket, step)
+def _deliver(answers: Sequence[Answer]) -> None:
+    for answer in answers:
+        answer.session.deliver(answer.ticket, answer.step)

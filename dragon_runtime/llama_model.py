@@ -14,6 +14,8 @@ logger = logging.getLogger(__name__)
 
 GGUF_MAGIC = b"GGUF"
 MAX_PIECE_BYTES = 512
+_SAID_OF_AN_ABORT = ("graph_compute:", "process_ubatch:", "llama_decode: failed to decode, ret = 2")
+"""A dropped batch is told as an error, and so is one that failed, but with another number."""
 _LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.DEBUG, 4: logging.WARNING}
 
 
@@ -43,7 +45,9 @@ def _log_callback(llama_cpp: Any) -> Any:
 
     def log(level: int, text: bytes, user: object) -> None:
         del user
-        logger.log(_LOG_LEVELS.get(level, logging.DEBUG), "%s", text.decode("utf-8", "replace").rstrip())
+        said = text.decode("utf-8", "replace").rstrip()
+        is_abort = said.startswith(_SAID_OF_AN_ABORT)
+        logger.log(logging.DEBUG if is_abort else _LOG_LEVELS.get(level, logging.DEBUG), "%s", said)
 
     return llama_cpp.llama_log_callback(log)
 

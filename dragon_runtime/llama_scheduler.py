@@ -145,6 +145,10 @@ class SessionSequences:
                 self._free.extend(self._branches.pop(branch))
                 del self._lengths[branch]
 
+    def length(self, branch: BranchId) -> int:
+        """Tokens of the answer that a branch holds."""
+        return self._lengths[branch]
+
     def pieces(self, feed: Feed) -> list[Piece]:
         """One piece per sequence of the feed's branch, counted as held from now on."""
         length = self._lengths[feed.branch]
@@ -184,6 +188,8 @@ class PlannedBranches:
             case Rollback(branch, position):
                 if branch not in self._lengths:
                     return f"there is no branch {branch}"
+                if position < 0:
+                    return f"a rollback to position {position}"
                 self._lengths[branch] = min(self._lengths[branch], position)
                 self._forget(branch, after=position)
             case Drop(branch):

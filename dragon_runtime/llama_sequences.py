@@ -3,6 +3,7 @@
 Every call that would make the library abort the process is refused here first.
 """
 
+import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,12 @@ from dragon_runtime.llama_model import LlamaModel, library
 
 MAX_SEQUENCES = 256
 BATCH_TOKENS = 512
+_ABORTED = 2
+"""What the library's decode returns when it was told to stop."""
+
+
+class DecodeAborted(EngineError):  # noqa: N818 - nothing went wrong
+    """A batch was dropped because `abort` asked for it; what its sequences held before it is still there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,13 @@ class LlamaSequences:
             )
         self._memory = self._llama.llama_get_memory(self._pointer)
         self._batch = self._llama.llama_batch_init(BATCH_TOKENS, 0, 1)
+        # The library asks after each of hundreds of operations of a decode, and a Python function would wait for the
+        # event loop's thread each time. So libc's strlen is asked: this text is empty while the decode may go on.
+        self._abort_text = ctypes.create_string_buffer(2)
+        self._abort_callback = ctypes.cast(ctypes.CDLL(None).strlen, self._llama.ggml_abort_callback)
+        self._llama.llama_set_abort_callback(
+            self._pointer, self._abort_callback, ctypes.cast(self._abort_text, ctypes.c_void_p)
+        )
 
     def close(self) -> None:
         """Free the memory; safe to call twice."""
@@ -64,11 +78,16 @@ class LlamaSequences:
             self._llama.llama_free(self._pointer)
             self._pointer = None
 
+    def abort(self, *, is_wanted: bool) -> None:
+        """Have decodes stop at their next operation, or no longer, until told otherwise; safe from every thread."""
+        self._abort_text[0] = b"x" if is_wanted else b"\0"
+
     def decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
         """Run one batch; logits (V,) of the pieces that want them, in their order.
 
         Raises:
-            EngineError: the library could not decode. OurError: a batch that does not fit.
+            DecodeAborted: `abort` was asked for. EngineError: the library could not decode.
+            OurError: a batch that does not fit.
         """
         batch, wanted, at = self._batch, [], 0
         if sum(len(piece.tokens) for piece in pieces) > BATCH_TOKENS:
@@ -88,6 +107,8 @@ class LlamaSequences:
                 wanted.append(at - 1)
         batch.n_tokens = at
         status = self._llama.llama_decode(self._pointer, batch)
+        if status == _ABORTED:
+            raise DecodeAborted(f"a batch of {at} tokens was dropped")
         if status != 0:
             raise EngineError(f"llama.cpp could not decode a batch of {at} tokens (status {status})")
         return [self._logits(index) for index in wanted]

@@ -3,21 +3,33 @@
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dragon_core.distribution import quantise_weight
-from dragon_core.errors import OurError
+from dragon_core.errors import EngineError, OurError
 from dragon_core.mixture import publish
-from dragon_core.types import Command, Step
+from dragon_core.types import BranchId, Command, Drop, Rollback, Step
 from dragon_core.weighting import constant_weight
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 from dragon_runtime.llama_scheduler import PlannedBranches, SessionSequences
 
 
+@dataclass(frozen=True, slots=True)
+class RunningFeed:
+    """A feed in the batch that is being decoded: its first token is at `position` of `branch`; -1 in a prompt."""
+
+    branch: BranchId
+    position: int
+
+
 class LlamaSession:
-    """One answer's sequences; see `EngineSession`. `sequences` and what follows it belong to the engine's thread."""
+    """One answer's sequences; see `EngineSession`. `sequences` and what follows it belong to the engine's thread.
+
+    `inbox` and `running`, of the running batch what this session still needs, are guarded by the engine's lock.
+    """
 
     def __init__(
         self,
@@ -38,9 +50,10 @@ class LlamaSession:
         weight = constant_weight(np.array([context.relevance for context in request.contexts]), request.weighting)
         self._constant_weight_level = None if weight is None else quantise_weight(weight)
         self._prefill_seconds = 0.0
-        self._is_closed = False
+        self._is_closed = self._has_told_failure = False
         self.prefilled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.inbox: list[Command] = []
+        self.running: list[RunningFeed] = []
         self.sequences = SessionSequences(request, sequences)
         self.prompt_logits: list[NDArray[np.float32]] = []
         self.first_step: Step | None = None
@@ -59,11 +72,21 @@ class LlamaSession:
         """Queue commands; see `EngineSession`."""
         if self._is_closed:
             raise OurError("the engine session is closed")
-        for command in commands:
+        for at, command in enumerate(commands):
             problem = self._plan.plan(command)
             if problem is not None:
+                self._enqueue(self, commands[:at])
                 raise OurError(f"{type(command).__name__}: {problem}")
         self._enqueue(self, commands)
+
+    def give_up(self, commands: Sequence[Command]) -> None:
+        """Forget what of the running batch these commands undo. With the engine's lock held."""
+        for command in commands:
+            match command:
+                case Rollback(branch, position):
+                    self.running = [at for at in self.running if at.branch != branch or at.position < position]
+                case Drop(branch):
+                    self.running = [at for at in self.running if at.branch != branch]
 
     async def close(self) -> None:
         """Free every sequence; see `EngineSession`."""
@@ -72,7 +95,13 @@ class LlamaSession:
             await asyncio.shield(self._release(self))
 
     def publish(self, logits: Sequence[NDArray[np.float32]]) -> Step:
-        """Mix one step's logits, one row (V,) per context and one of the bare prompt where the rule needs it."""
+        """Mix one step's logits, one row (V,) per context and one of the bare prompt where the rule needs it.
+
+        Raises:
+            EngineError: logits that are no numbers.
+        """
+        if not np.isfinite([row.max() for row in logits]).all():
+            raise EngineError("the language model computed nan or infinity: its file may be damaged; get it again")
         request = self.sequences.request
         num_contexts = len(request.contexts)
         return publish(
@@ -98,9 +127,10 @@ class LlamaSession:
             self._on_step(ticket, step)
 
     def fail(self, error: Exception) -> None:
-        """Nothing more will come."""
-        if self._is_closed:
+        """Nothing more will come; told once."""
+        if self._is_closed or self._has_told_failure:
             return
+        self._has_told_failure = True
         if self.prefilled.done():
             self._on_failure(error)
         else:

@@ -1,7 +1,9 @@
 """A channel inside one process, for both ends in one program: ordered, with a delay and cuts when asked."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
+from functools import partial
 
 from dragon_core.errors import OurError
 
@@ -12,6 +14,7 @@ class MemoryChannel:
     def __init__(self, *, delay_seconds: float = 0.0) -> None:
         self._delay_seconds = delay_seconds
         self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._under_way: deque[Callable[[], None]] = deque()
         self._deliver: Callable[[bytes], None] | None = None
         self._is_closed = False
         self.is_cut = False
@@ -35,7 +38,12 @@ class MemoryChannel:
             raise OurError("a memory channel that was never connected")
         self.sent_bytes += len(frame)
         if not self.is_cut:
-            asyncio.get_running_loop().call_later(self._delay_seconds, self._deliver, frame)
+            self._under_way.append(partial(self._deliver, frame))
+            asyncio.get_running_loop().call_later(self._delay_seconds, self._deliver_oldest)
+
+    def _deliver_oldest(self) -> None:
+        """The oldest frame is due: timers of the same time may fire in any order."""
+        self._under_way.popleft()()
 
     def take(self, frame: bytes) -> None:
         """A frame arrives."""
@@ -50,13 +58,15 @@ class MemoryChannel:
 
     async def receive(self) -> bytes | None:
         """The next frame, or None after a cut."""
+        frame = None if self._is_closed else await self._frames.get()
         if self._is_closed:
             raise OurError("the channel is closed")
-        return await self._frames.get()
+        return frame
 
     def close(self) -> None:
-        """Take nothing more."""
+        """Take nothing more, and wake who waits."""
         self._is_closed = True
+        self._frames.put_nowait(None)
 
 
 def memory_channel_pair(*, rtt_seconds: float = 0.0) -> tuple[MemoryChannel, MemoryChannel]:

@@ -71,8 +71,9 @@ async def _fetch(url: str, target: Path, digest: str, progress: Progress | None)
         if found.hexdigest() != digest:
             raise ModelError(f"the model at {url} has sha256 {found.hexdigest()}, not {digest}: fix model.sha256")
         part.replace(target)
-    except (httpx.HTTPError, OSError) as error:
-        raise ModelError(f"the model cannot be fetched from {url}: {error or type(error).__name__}") from error
+    except (httpx.HTTPError, httpx.InvalidURL, OSError) as error:
+        reason = str(error) or type(error).__name__
+        raise ModelError(f"the model cannot be fetched from {url}: {reason}; try again, or set model.path") from error
     finally:
         part.unlink(missing_ok=True)
     logger.info("the model from %s is in %s", url, target)

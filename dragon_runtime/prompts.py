@@ -63,7 +63,7 @@ class PromptTemplate:
         turns = [{"role": message.role, "content": _MARK.format(at)} for at, message in enumerate(messages)]
         try:
             rendered = self._template.render(messages=turns, add_generation_prompt=True, **self._special)
-        except (jinja2.TemplateError, TypeError, ValueError) as error:
+        except (jinja2.TemplateError, ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
             raise OurError(f"the model's chat template refuses this conversation: {error}") from error
         tokens: list[int] = []
         # Splitting by a pattern with one group gives template pieces and, between them, numbers of messages.

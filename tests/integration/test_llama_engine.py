@@ -1,0 +1,230 @@
+"""The thread of the llama.cpp engine: which batches are aborted, and what a batch that fails takes with it."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from dragon_core.errors import EngineError
+from dragon_core.types import WeightingRule
+from dragon_runtime.llama_engine import LlamaEngine
+from dragon_runtime.llama_model import LlamaModel
+from dragon_runtime.llama_sequences import DecodeAborted, LlamaSequences, Piece
+from dragon_runtime.models import bundled_model
+from tests.engine_sessions import (
+    CONTEXT_LENGTH,
+    NUM_SEQUENCES,
+    DrivenSession,
+    assert_same,
+    driven,
+    fresh_steps,
+    request_of,
+    tokens_of,
+)
+from tests.tiny_model import write_tiny_model
+
+pytestmark = pytest.mark.integration
+
+Decode = Callable[[Sequence[Piece]], list[NDArray[np.float32]]]
+
+
+class WatchedSequences(LlamaSequences):
+    """Sequences whose decodes are counted; gated ones wait until the test lets them go; `decode_instead` replaces."""
+
+    num_decodes = 0
+    is_gated = False
+    decode_instead: Decode | None = None
+
+    def __init__(self, model: LlamaModel) -> None:
+        super().__init__(model, num_sequences=NUM_SEQUENCES, context_length=CONTEXT_LENGTH, num_threads=1)
+        self.model = model
+        self._arrived, self._may_go = threading.Semaphore(0), threading.Semaphore(0)
+
+    def decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
+        self.num_decodes += 1
+        if self.is_gated:
+            self._arrived.release()
+            self._may_go.acquire()
+        return super().decode(pieces) if self.decode_instead is None else self.decode_instead(pieces)
+
+    async def arrived(self) -> None:
+        """The engine's thread is about to decode and waits."""
+        assert await asyncio.to_thread(self._arrived.acquire, timeout=60)
+
+    def let_go(self) -> None:
+        self._may_go.release()
+
+    def open_gate(self) -> None:
+        """Let the waiting decode go, and every later one."""
+        self.is_gated = False
+        self._may_go.release()
+
+
+@pytest.fixture
+def memory(tmp_path: Path) -> WatchedSequences:
+    return WatchedSequences(LlamaModel(write_tiny_model(tmp_path / "tiny.gguf")))
+
+
+@pytest.fixture
+async def engine(memory: WatchedSequences) -> AsyncIterator[LlamaEngine]:
+    engine = LlamaEngine(memory.model, memory, num_sequences=NUM_SEQUENCES)
+    engine._thread.start()
+    yield engine
+    memory.open_gate()
+    await engine.close()
+
+
+def num_dropped(caplog: pytest.LogCaptureFixture) -> int:
+    return sum("was dropped" in record.message for record in caplog.records)
+
+
+@pytest.fixture(autouse=True)
+def logged(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, logger="dragon_runtime.llama_engine")
+
+
+async def test_closing_in_mid_prefill_drops_the_running_piece_and_all_that_follow(
+    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory.is_gated = True
+    opening = asyncio.create_task(DrivenSession.open(engine, request_of(engine, 150)))
+    await memory.arrived()
+    opening.cancel()
+    # The task's own cancellation was queued before this.
+    asyncio.get_running_loop().call_soon(memory.open_gate)
+    with pytest.raises(asyncio.CancelledError):
+        await opening
+    assert memory.num_decodes == 1
+    assert num_dropped(caplog) == 1
+    assert engine.num_free_sequences == NUM_SEQUENCES
+    request = request_of(engine, 70)
+    async with driven(engine, request) as session:
+        assert_same(await session.fed(), (await fresh_steps(engine, request, ()))[0])
+
+
+async def test_closing_while_its_step_runs_alone_aborts_it(
+    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    request, path = request_of(engine, 9), tokens_of(engine, 7, 2)
+    async with driven(engine, request) as session, driven(engine, request) as idle:
+        memory.is_gated = True
+        session.feed(path[0])
+        await memory.arrived()
+        asyncio.get_running_loop().call_soon(memory.open_gate)
+        await session.close()
+        assert num_dropped(caplog) == 1
+        assert session.answers == {}
+        assert_same(await idle.fed(*path), (await fresh_steps(engine, request, path))[-1])
+        assert idle.failures == []
+
+
+async def two_steps_in_one_batch(engine: LlamaEngine, memory: WatchedSequences) -> tuple[DrivenSession, DrivenSession]:
+    """Two sessions whose one batch waits at the gate."""
+    first, second = [await DrivenSession.open(engine, request_of(engine, 9, seed=seed)) for seed in (1, 2)]
+    memory.is_gated = True
+    first.feed(3)
+    await memory.arrived()
+    first.feed(4)
+    second.feed(5)
+    memory.let_go()
+    await memory.arrived()
+    return first, second
+
+
+async def test_a_batch_is_not_aborted_while_another_session_has_a_part_in_it(
+    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = await two_steps_in_one_batch(engine, memory)
+    asyncio.get_running_loop().call_soon(memory.open_gate)
+    await first.close()
+    step = await second.answer(0)
+    await second.close()
+    assert num_dropped(caplog) == 0
+    assert_same(step, (await fresh_steps(engine, request_of(engine, 9, seed=2), (5,)))[-1])
+
+
+async def test_a_batch_that_nobody_waits_for_any_more_is_aborted(
+    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    first, second = await two_steps_in_one_batch(engine, memory)
+    closing = asyncio.gather(first.close(), second.close())
+    asyncio.get_running_loop().call_soon(memory.open_gate)
+    await closing
+    assert num_dropped(caplog) == 1
+    assert engine.num_free_sequences == NUM_SEQUENCES
+
+
+async def test_closing_the_engine_aborts_what_runs(
+    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+) -> None:
+    memory.is_gated = True
+    opening = asyncio.create_task(DrivenSession.open(engine, request_of(engine, 150)))
+    await memory.arrived()
+    asyncio.get_running_loop().call_soon(memory.open_gate)
+    await engine.close()
+    with pytest.raises(EngineError, match="closed"):
+        await opening
+    assert memory.num_decodes == 1
+    assert num_dropped(caplog) == 1
+
+
+async def test_a_batch_that_fails_ends_its_sessions_once_and_no_others(
+    engine: LlamaEngine, memory: WatchedSequences
+) -> None:
+    def fail(_: Sequence[Piece]) -> list[NDArray[np.float32]]:
+        raise EngineError("no memory for this batch")
+
+    request, path = request_of(engine, 9), tokens_of(engine, 7, 2)
+    expected = await fresh_steps(engine, request, path)
+    failing, idle = [await DrivenSession.open(engine, request) for _ in range(2)]
+    memory.decode_instead = fail
+    failing.feed(*path)
+    assert "no memory" in str(await failing.failure())
+    memory.decode_instead = None
+    assert_same(await idle.fed(*path), expected[-1])
+    await engine.close()
+    assert "closed" in str(await idle.failure())
+    assert (len(failing.failures), len(idle.failures)) == (1, 1)
+    for session in (failing, idle):
+        await session.close()
+
+
+async def test_a_model_that_says_no_numbers_ends_the_session_and_not_the_engine(
+    engine: LlamaEngine, memory: WatchedSequences
+) -> None:
+    request = request_of(engine, 9, rule=WeightingRule.EVIDENCE)
+    num_vocabulary = len(engine.vocabulary)
+    async with driven(engine, request) as session:
+        memory.decode_instead = lambda pieces: [np.full(num_vocabulary, np.nan, dtype=np.float32) for _ in pieces]
+        session.feed(3)
+        assert "nan" in str(await session.failure())
+    memory.decode_instead = None
+    async with driven(engine, request) as session:
+        await session.fed(3)
+
+
+async def test_a_running_decode_of_a_real_model_is_aborted_and_what_was_there_before_stays() -> None:
+    model = LlamaModel(bundled_model())
+    sequences = LlamaSequences(model, num_sequences=1, context_length=1024, num_threads=1)
+    started = threading.Event()
+
+    def decode_many() -> None:
+        started.set()
+        sequences.decode([Piece(0, 4, tuple(range(100, 600)), wants_logits=True)])
+
+    expected = sequences.decode([Piece(0, 0, (5, 6, 7, 8), True), Piece(0, 4, (9,), True)])
+    sequences.cut(0, 4)
+    decoding = asyncio.create_task(asyncio.to_thread(decode_many))
+    await asyncio.to_thread(started.wait)
+    sequences.abort(is_wanted=True)
+    with pytest.raises(DecodeAborted):
+        await decoding
+    sequences.abort(is_wanted=False)
+    assert np.array_equal(sequences.decode([Piece(0, 4, (9,), True)])[0], expected[1])
+    sequences.close()
+    model.close()
