@@ -40,6 +40,8 @@ MAX_TOKENS = 96
 NUM_ROUNDS = 3
 NUM_RAW_STEPS = 48
 RULE = WeightingRule.RELEVANCE
+PATIENT = Limits(prefill_deadline=600.0, stall_floor=60.0)
+"""All prompts are prefilled one after the other: nobody gives up meanwhile."""
 THROUGHPUT_LIMIT, BLOCKED_LIMIT_MS = 0.9, 5.0
 
 
@@ -134,14 +136,14 @@ async def answer(prompt: Prompt, engine: LlamaEngine, embedder: Embedder, window
     settings = Settings(rule=RULE, temperature=0.7, seed=seed, max_tokens=MAX_TOKENS)
     request = open_message(edge.preparation, prompt.question, settings)
     now = asyncio.get_running_loop().time()
-    session, effects = Session.open(edge.preparation.session_settings(limits=Limits()), request, now=now)
+    session, effects = Session.open(edge.preparation.session_settings(limits=PATIENT), request, now=now)
 
     def count(_: object) -> None:
         window.num_tokens += window.is_open
 
     opener = SessionDriver(session, ours, prepare=edge.prepare, on_emit=count)
     other = SessionDriver(
-        Session(Peer.OTHER, cloud.preparation.session_settings(limits=Limits(), replica="r")),
+        Session(Peer.OTHER, cloud.preparation.session_settings(limits=PATIENT, replica="r")),
         theirs,
         prepare=cloud.prepare,
     )

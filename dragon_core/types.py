@@ -66,10 +66,10 @@ class Weighting:
 
     @property
     def effective_beta(self) -> float:
-        """`beta`, or the rule's default: 1 for evidence, 0.25 for contrast."""
+        """`beta`, or the rule's default: 0.5 for evidence, 0.25 for contrast (docs/benchmarks.md, weighting rules)."""
         if self.beta is not None:
             return self.beta
-        return 0.25 if self.rule is WeightingRule.CONTRAST else 1.0
+        return 0.25 if self.rule is WeightingRule.CONTRAST else 0.5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -79,7 +79,7 @@ class WeightingSettings(SettingsGroup):
     )
     temperature: float = Field(default=0.1, gt=0, le=100, description="Tau of the relevance rule.")
     beta: float | None = Field(
-        default=None, ge=0, le=100, description="Beta of evidence (default 1) and contrast (default 0.25)."
+        default=None, ge=0, le=100, description="Beta of evidence (default 0.5) and contrast (default 0.25)."
     )
     gamma: float = Field(default=0.5, ge=0, le=100, description="Gamma of the contrast rule.")
 
