@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dragon_core.mixture import publish
-from dragon_core.types import BranchId, Cut, Feed, Sampling, Step, Weighting, WeightingRule
+from dragon_core.types import Cut, Feed, Sampling, Step, Weighting, WeightingRule
 from dragon_runtime.llama_scheduler import UNANSWERED
 from dragon_runtime.llama_sequences import BATCH_TOKENS, LlamaSequences, Piece
 from dragon_runtime.llama_session import LlamaSession, RunningFeed
@@ -47,7 +47,7 @@ class Batches:
         """Decode one piece of a prompt, by itself: its shape must not depend on who else is there. True at the end."""
         piece = session.sequences.next_chunk()
         if piece is not None:
-            self._on_batch([(session, RunningFeed(BranchId(0), -1))])
+            self._on_batch([(session, RunningFeed(None))])
             session.prompt_logits += self._memory.decode([piece])
         if session.sequences.is_prefilling:
             return False
@@ -64,7 +64,7 @@ class Batches:
         running: Running = []
         for session in sessions:
             for feed in session.sequences.run_commands(self._memory):
-                running.append((session, RunningFeed(feed.branch, session.sequences.length(feed.branch))))
+                running.append((session, _running(session, feed)))
                 if feed.tokens:
                     added = session.sequences.pieces(feed)
                     pieces += added
@@ -104,3 +104,10 @@ class Batches:
             samples.append(time.perf_counter() - started)
         self._memory.cut(0, 0)
         self.decode_seconds = sorted(samples)[len(samples) // 2]
+
+
+def _running(session: LlamaSession, feed: Feed) -> RunningFeed:
+    """What must become of a feed's branch for the feed not to be needed any more."""
+    if session.sequences.is_copied(feed.branch):
+        return RunningFeed(None)
+    return RunningFeed(feed.branch, session.sequences.length(feed.branch) if feed.tokens else -1)

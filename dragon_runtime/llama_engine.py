@@ -276,6 +276,8 @@ class LlamaEngine:
             self._in_batch = frozenset(session for session, _ in running)
             for session, feed in running:
                 session.running.append(feed)
+            for session in self._in_batch:
+                session.give_up(session.inbox)
             self._abort_unwanted()
 
     def _abort_unwanted(self) -> None:

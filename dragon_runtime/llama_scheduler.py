@@ -149,6 +149,10 @@ class SessionSequences:
         """Tokens of the answer that a branch holds."""
         return self._lengths[branch]
 
+    def is_copied(self, branch: BranchId) -> bool:
+        """Whether a command that waits makes a copy of a branch."""
+        return any(isinstance(each.command, Fork) and each.command.source == branch for each in self._queue)
+
     def pieces(self, feed: Feed) -> list[Piece]:
         """One piece per sequence of the feed's branch, counted as held from now on."""
         length = self._lengths[feed.branch]

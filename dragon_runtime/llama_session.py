@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from dragon_core.distribution import quantise_weight
 from dragon_core.errors import EngineError, OurError
 from dragon_core.mixture import publish
-from dragon_core.types import BranchId, Command, Drop, Rollback, Step
+from dragon_core.types import BranchId, Command, Drop, Fork, Rollback, Step
 from dragon_core.weighting import constant_weight
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 from dragon_runtime.llama_scheduler import PlannedBranches, SessionSequences
@@ -19,10 +19,13 @@ from dragon_runtime.llama_scheduler import PlannedBranches, SessionSequences
 
 @dataclass(frozen=True, slots=True)
 class RunningFeed:
-    """A feed in the batch that is being decoded: its first token is at `position` of `branch`; -1 in a prompt."""
+    """A feed in the batch that is being decoded: its first token is at `position` of `branch`, -1 without a token.
 
-    branch: BranchId
-    position: int
+    Without a branch nothing undoes it: it is a piece of a prompt, or a copy is to be made of what it adds.
+    """
+
+    branch: BranchId | None
+    position: int = -1
 
 
 class LlamaSession:
@@ -83,6 +86,8 @@ class LlamaSession:
         """Forget what of the running batch these commands undo. With the engine's lock held."""
         for command in commands:
             match command:
+                case Fork(source, _):
+                    self.running = [RunningFeed(None) if at.branch == source else at for at in self.running]
                 case Rollback(branch, position):
                     self.running = [at for at in self.running if at.branch != branch or at.position < position]
                 case Drop(branch):

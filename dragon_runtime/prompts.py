@@ -37,7 +37,9 @@ class PromptTemplate:
         """
         self._source = template or PLAIN_TEMPLATE
         self._special = {"bos_token": bos_text, "eos_token": eos_text}
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        environment = ImmutableSandboxedEnvironment(
+            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
+        )
         environment.globals["raise_exception"] = _refuse
         try:
             self._template = environment.from_string(self._source)

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Callable
 from typing import Protocol
 
-MAX_ACTS_AT_ONCE = 20_000
+MAX_ACTS_AT_ONCE = 3000
 
 
 class Sleeper(Protocol):

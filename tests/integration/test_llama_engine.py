@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,6 @@ from dragon_runtime.llama_model import LlamaModel
 from dragon_runtime.llama_sequences import DecodeAborted, LlamaSequences, Piece
 from dragon_runtime.models import bundled_model
 from tests.engine_sessions import (
-    CONTEXT_LENGTH,
     NUM_SEQUENCES,
     DrivenSession,
     assert_same,
@@ -26,71 +25,24 @@ from tests.engine_sessions import (
     request_of,
     tokens_of,
 )
-from tests.tiny_model import write_tiny_model
+from tests.watched_engine import WatchedSequences, num_dropped, watched_engine
 
 pytestmark = pytest.mark.integration
 
-Decode = Callable[[Sequence[Piece]], list[NDArray[np.float32]]]
-
-
-class WatchedSequences(LlamaSequences):
-    """Sequences whose decodes are counted; gated ones wait until the test lets them go; `decode_instead` replaces."""
-
-    num_decodes = 0
-    is_gated = False
-    decode_instead: Decode | None = None
-
-    def __init__(self, model: LlamaModel) -> None:
-        super().__init__(model, num_sequences=NUM_SEQUENCES, context_length=CONTEXT_LENGTH, num_threads=1)
-        self.model = model
-        self._arrived, self._may_go = threading.Semaphore(0), threading.Semaphore(0)
-
-    def decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
-        self.num_decodes += 1
-        if self.is_gated:
-            self._arrived.release()
-            self._may_go.acquire()
-        return super().decode(pieces) if self.decode_instead is None else self.decode_instead(pieces)
-
-    async def arrived(self) -> None:
-        """The engine's thread is about to decode and waits."""
-        assert await asyncio.to_thread(self._arrived.acquire, timeout=60)
-
-    def let_go(self) -> None:
-        self._may_go.release()
-
-    def open_gate(self) -> None:
-        """Let the waiting decode go, and every later one."""
-        self.is_gated = False
-        self._may_go.release()
+Watched = tuple[LlamaEngine, WatchedSequences]
 
 
 @pytest.fixture
-def memory(tmp_path: Path) -> WatchedSequences:
-    return WatchedSequences(LlamaModel(write_tiny_model(tmp_path / "tiny.gguf")))
-
-
-@pytest.fixture
-async def engine(memory: WatchedSequences) -> AsyncIterator[LlamaEngine]:
-    engine = LlamaEngine(memory.model, memory, num_sequences=NUM_SEQUENCES)
-    engine._thread.start()
-    yield engine
-    memory.open_gate()
-    await engine.close()
-
-
-def num_dropped(caplog: pytest.LogCaptureFixture) -> int:
-    return sum("was dropped" in record.message for record in caplog.records)
-
-
-@pytest.fixture(autouse=True)
-def logged(caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.DEBUG, logger="dragon_runtime.llama_engine")
+async def watched(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Watched]:
+    caplog.set_level(logging.DEBUG, logger="dragon_runtime")
+    async with watched_engine(tmp_path) as (engine, memory):
+        yield engine, memory
 
 
 async def test_closing_in_mid_prefill_drops_the_running_piece_and_all_that_follow(
-    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+    watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
+    engine, memory = watched
     memory.is_gated = True
     opening = asyncio.create_task(DrivenSession.open(engine, request_of(engine, 150)))
     await memory.arrived()
@@ -107,9 +59,8 @@ async def test_closing_in_mid_prefill_drops_the_running_piece_and_all_that_follo
         assert_same(await session.fed(), (await fresh_steps(engine, request, ()))[0])
 
 
-async def test_closing_while_its_step_runs_alone_aborts_it(
-    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_closing_while_its_step_runs_alone_aborts_it(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    engine, memory = watched
     request, path = request_of(engine, 9), tokens_of(engine, 7, 2)
     async with driven(engine, request) as session, driven(engine, request) as idle:
         memory.is_gated = True
@@ -137,8 +88,9 @@ async def two_steps_in_one_batch(engine: LlamaEngine, memory: WatchedSequences) 
 
 
 async def test_a_batch_is_not_aborted_while_another_session_has_a_part_in_it(
-    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+    watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
+    engine, memory = watched
     first, second = await two_steps_in_one_batch(engine, memory)
     asyncio.get_running_loop().call_soon(memory.open_gate)
     await first.close()
@@ -149,8 +101,9 @@ async def test_a_batch_is_not_aborted_while_another_session_has_a_part_in_it(
 
 
 async def test_a_batch_that_nobody_waits_for_any_more_is_aborted(
-    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
+    watched: Watched, caplog: pytest.LogCaptureFixture
 ) -> None:
+    engine, memory = watched
     first, second = await two_steps_in_one_batch(engine, memory)
     closing = asyncio.gather(first.close(), second.close())
     asyncio.get_running_loop().call_soon(memory.open_gate)
@@ -159,9 +112,8 @@ async def test_a_batch_that_nobody_waits_for_any_more_is_aborted(
     assert engine.num_free_sequences == NUM_SEQUENCES
 
 
-async def test_closing_the_engine_aborts_what_runs(
-    engine: LlamaEngine, memory: WatchedSequences, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_closing_the_engine_aborts_what_runs(watched: Watched, caplog: pytest.LogCaptureFixture) -> None:
+    engine, memory = watched
     memory.is_gated = True
     opening = asyncio.create_task(DrivenSession.open(engine, request_of(engine, 150)))
     await memory.arrived()
@@ -173,9 +125,9 @@ async def test_closing_the_engine_aborts_what_runs(
     assert num_dropped(caplog) == 1
 
 
-async def test_a_batch_that_fails_ends_its_sessions_once_and_no_others(
-    engine: LlamaEngine, memory: WatchedSequences
-) -> None:
+async def test_a_batch_that_fails_ends_its_sessions_once_and_no_others(watched: Watched) -> None:
+    engine, memory = watched
+
     def fail(_: Sequence[Piece]) -> list[NDArray[np.float32]]:
         raise EngineError("no memory for this batch")
 
@@ -194,9 +146,8 @@ async def test_a_batch_that_fails_ends_its_sessions_once_and_no_others(
         await session.close()
 
 
-async def test_a_model_that_says_no_numbers_ends_the_session_and_not_the_engine(
-    engine: LlamaEngine, memory: WatchedSequences
-) -> None:
+async def test_a_model_that_says_no_numbers_ends_the_session_and_not_the_engine(watched: Watched) -> None:
+    engine, memory = watched
     request = request_of(engine, 9, rule=WeightingRule.EVIDENCE)
     num_vocabulary = len(engine.vocabulary)
     async with driven(engine, request) as session:

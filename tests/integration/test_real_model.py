@@ -54,7 +54,7 @@ WAYS = {
 EARLY, SAMPLED = (WeightingRule.RELEVANCE, 0.0), (WeightingRule.EVIDENCE, 0.7)
 """Where certain tokens settle early, and where nothing does: these two are written in every way."""
 RUNS = [
-    (question, way)
+    pytest.param(question, way, id=f"{question[0]}, {question[1]}, {way}")
     for question in QUESTIONS
     for way in WAYS
     if question in (EARLY, SAMPLED) or way in ("ahead, at the opener, two branches", "moved there and back")

@@ -1,4 +1,4 @@
-"""Whole answers between two drivers: what they come to, over a link that is slow or cut, and when the user goes away."""
+"""Whole answers between two drivers: what they come to over a slow or cut link, and when the user goes away."""
 
 import asyncio
 import itertools
