@@ -70,9 +70,7 @@ def require_answerable(end: SessionEnd, message: Open) -> None:
     if beyond:
         raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="settled")
     if len(message.settled) > message.max_tokens:
-        raise PeerError(
-            f"{len(message.settled)} tokens are settled of at most {message.max_tokens}", field="settled"
-        )
+        raise PeerError(f"{len(message.settled)} tokens are settled of at most {message.max_tokens}", field="settled")
 
 
 def reopen(end: SessionEnd, message: Open) -> None:
@@ -216,9 +214,7 @@ def place(end: SessionEnd) -> None:
 def refuse(end: SessionEnd, reason: str, field: str, retry_after_seconds: float | None) -> None:
     """What our own end cannot serve: the opener is told, its user gets the error."""
     if end.us is Peer.OTHER:
-        refused = Refused(
-            reason=reason[:MAX_REASON_CHARACTERS], field=field, retry_after_seconds=retry_after_seconds
-        )
+        refused = Refused(reason=reason[:MAX_REASON_CHARACTERS], field=field, retry_after_seconds=retry_after_seconds)
         end.send(refused)
     elif end.is_bound:
         end.send(Finish(reason=FinishReason.ERROR, counters=end.counters()))

@@ -49,8 +49,10 @@ def on_target(end: SessionEnd, target: Target) -> None:
         return  # something before it was lost: the gap makes both ends resume
     for offset, (token, detail) in enumerate(zip(target.tokens, target.details, strict=True)):
         position = target.position + offset
-        if token >= len(end.settings.vocabulary):
-            raise PeerError(f"token {token} is beyond the vocabulary", field="tokens")
+        shown = () if detail is None else detail.top
+        beyond = [each for each in (token, *(top.token for top in shown)) if each >= len(end.settings.vocabulary)]
+        if beyond:
+            raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="tokens")
         if position < answer.next_position:
             if answer.tokens[position] != token:
                 raise PeerError(f"position {position} was fixed before with another token", field="tokens")

@@ -9,11 +9,12 @@ import pytest
 from dragon_core.coupling import Coupling, make_coupling
 from dragon_core.distribution import cut
 from dragon_core.mixture import Mixture, sorted_by_id, target_distribution
-from dragon_core.types import CouplingKind, Cut, Peer, Published
+from dragon_core.noise import Stream, uniform
+from dragon_core.types import CouplingKind, Cut, FloatArray, Peer, Published
 from tests.unit.core.frequencies import p_value
 
 LEAST_P_VALUE = 1e-4
-NUM_DRAWS = 1000
+NUM_DRAWS = 800
 PEAKED, FLAT = 0.15, 2.0
 CASES = [
     # position, vocabulary, concentrations of the opener's and the other's distribution, weight of the opener in nat
@@ -106,34 +107,37 @@ def test_with_shared_noise_a_guess_comes_true_as_often_as_promised(
 
 
 def total_variation(own: Published, mixture: Mixture) -> float:
+    return 0.5 * float(np.abs(own_probabilities(own, mixture) - mixture.probabilities).sum())
+
+
+def own_probabilities(own: Published, mixture: Mixture) -> FloatArray:
+    """p_s over the tokens of p~."""
     probabilities = np.zeros(mixture.ids.size)
     probabilities[mixture.ids.searchsorted(own.distribution.ids)] = own.distribution.probabilities
-    return 0.5 * float(np.abs(probabilities - mixture.probabilities).sum())
+    return probabilities
 
 
-def test_independent_drafts_are_accepted_and_replaced_as_often_as_they_must_be() -> None:
-    """The coin picks a side; its draft is kept with 1 - TV, else the token comes from where p~ is above p_s."""
+@pytest.mark.parametrize("side", Peer)
+def test_an_independent_draft_is_kept_with_one_minus_tv_or_drawn_from_the_residual(side: Peer) -> None:
+    """The coin says whose draft counts. One that is refused lies above p~, so the residual never draws it again."""
     opener, other, mixture = frames(30, FLAT, PEAKED, 0.5)
-    num_kept = num_replaced = num_from_residual = 0
-    for seed in range(NUM_DRAWS):
+    own = opener if side is Peer.OPENER else other
+    num_kept = 0
+    replaced: list[int] = []
+    for seed in range(2 * NUM_DRAWS):
+        if bool(uniform(seed, Stream.COIN, 0, 0)[0] < 0.5) is not (side is Peer.OPENER):
+            continue
         coupling = coupling_of(CouplingKind.INDEPENDENT, seed)
-        drafts = {coupling.guesses(0, own, 1, peer)[0].token for peer, own in zip(Peer, (opener, other), strict=True)}
-        token = drawn(coupling, 0, opener, other)
-        if token in drafts:
+        draft, token = coupling.guesses(0, own, 1, side)[0].token, drawn(coupling, 0, opener, other)
+        if token == draft:
             num_kept += 1
         else:
-            num_replaced += 1
-            num_from_residual += is_residual(token, opener, mixture) or is_residual(token, other, mixture)
-    kept = 1 - 0.5 * (total_variation(opener, mixture) + total_variation(other, mixture))
-    assert num_kept / NUM_DRAWS >= kept - 4 * math.sqrt(kept * (1 - kept) / NUM_DRAWS)
-    assert num_replaced > NUM_DRAWS / 50
-    assert num_from_residual == num_replaced
-
-
-def is_residual(token: int, own: Published, mixture: Mixture) -> bool:
-    at = np.flatnonzero(own.distribution.ids == token)
-    p_own = float(own.distribution.probabilities[at[0]]) if at.size else 0.0
-    return float(mixture.probabilities[mixture.ids.searchsorted(token)]) > p_own
+            replaced.append(token)
+    num_draws, kept = num_kept + len(replaced), 1 - total_variation(own, mixture)
+    assert abs(num_kept / num_draws - kept) < 4 * math.sqrt(kept * (1 - kept) / num_draws)
+    residual = np.maximum(mixture.probabilities - own_probabilities(own, mixture), 0.0)
+    above = np.flatnonzero(residual)
+    assert p_value(replaced, mixture.ids[above], residual[above]) > LEAST_P_VALUE
 
 
 @pytest.mark.parametrize("kind", CouplingKind)

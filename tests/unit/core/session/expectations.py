@@ -5,6 +5,8 @@ from dragon_core.types import Peer
 from tests.oracle import oracle, oracle_text
 from tests.peer_pair import PeerPair
 
+MOST_FRAMES = 5000
+
 
 def require_oracles_answer(pair: PeerPair) -> None:
     """Tokens, text, log-probabilities, and what the report says of them."""
@@ -30,3 +32,4 @@ def require_clean_end(pair: PeerPair) -> None:
     assert closed.report is not None
     assert closed.report.num_tokens == len(pair.tokens)
     assert closed.report.num_degraded == len(pair.degraded)
+    assert pair.num_frames < MOST_FRAMES, "the ends answer each other without end"

@@ -5,7 +5,22 @@ from collections.abc import Iterator
 import pytest
 
 from dragon_core import codec
-from dragon_core.messages import AnyMessage, Envelope, Failure, Refused
+from dragon_core.messages import (
+    Accepted,
+    AnyMessage,
+    Draft,
+    Envelope,
+    Failure,
+    Finish,
+    Handover,
+    MoveRequest,
+    Open,
+    Probe,
+    Ready,
+    Refused,
+    Resume,
+    Target,
+)
 from dragon_core.session.events import (
     Cancelled,
     Closed,
@@ -91,7 +106,8 @@ def require_end(pair: PeerPair) -> None:
 def test_a_message_is_handled_or_refused(peer: Peer, state: State, gap: int) -> None:
     pairs = pairs_in(peer, state)
     for kind, samples in SAMPLES.items():
-        for number in range(len(samples)):
+        # A frame that seems lost before it makes a difference to what follows, not to each sample.
+        for number in range(len(samples)) if gap == 0 else (0, -1):
             pair, end = next(pairs)
             message = messages(pair.open(), position=next_position(end))[kind][number]
             is_expected = kind in LEGAL[peer].get(state, ())
@@ -108,13 +124,41 @@ def test_a_message_is_handled_or_refused(peer: Peer, state: State, gap: int) -> 
                 require_end(pair)
 
 
+@pytest.mark.parametrize(("peer", "state"), STATES)
+def test_a_repeated_message_has_no_effect(peer: Peer, state: State) -> None:
+    pairs = pairs_in(peer, state)
+    for kind, samples in SAMPLES.items():
+        for number in range(0, len(samples), 4):
+            pair, end = next(pairs)
+            wire = end.session._end.wire
+            push(end, Probe(), gap=3)
+            message = messages(pair.open(), position=next_position(end))[kind][number]
+            envelope = Envelope(wire.term, wire.last_received or 0, 0, None, 0, message)
+            if end.session._end.is_bound and kind in LEGAL[peer].get(state, ()):
+                assert end.receive(Received(envelope)) == []
+
+
+def test_each_end_is_sent_what_only_the_other_may_send() -> None:
+    """The table itself, said once more without it."""
+    for state in State:
+        ours, theirs = (LEGAL[peer].get(state, ()) for peer in Peer)
+        assert Open not in ours
+        assert not {Accepted, Refused} & set(theirs)
+    assert LEGAL[Peer.OTHER][State.IDLE] == (Open,)
+    for peer in Peer:
+        assert State.CLOSED not in LEGAL[peer]
+        for state in (State.PREPARING, State.RUNNING, State.FINISHING):
+            shared = {Ready, Draft, Target, MoveRequest, Handover, Resume, Finish, Failure, Probe}
+            assert set(LEGAL[peer][state]) - {Open, Accepted, Refused} == shared
+
+
 @pytest.mark.parametrize("term", [-1, 1, 5])
 @pytest.mark.parametrize(("peer", "state"), STATES)
 def test_a_message_of_another_term_is_ignored_or_refused(peer: Peer, state: State, term: int) -> None:
     """Only the opener begins terms, with Open or Resume: one that nobody began closes its end."""
     pairs = pairs_in(peer, state)
     for kind in SAMPLES:
-        for number in (0, -1):
+        for number in (0,) if state is State.CLOSED else (0, -1):
             pair, end = next(pairs)
             session = end.session._end
             session.wire.term += term < 0

@@ -10,7 +10,7 @@ from tests.unit.core.session.expectations import require_clean_end, require_orac
 from tests.unit.core.session.strategies import questions, quiet_schedules, rough_schedules
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(questions, quiet_schedules)
 def test_on_a_link_that_loses_nothing_every_token_is_mixed(question: Question, schedule: Schedule) -> None:
     pair = PeerPair(question, schedule)
@@ -22,7 +22,7 @@ def test_on_a_link_that_loses_nothing_every_token_is_mixed(question: Question, s
     assert pair.closed[Peer.OTHER].reason is pair.closed[Peer.OPENER].reason
 
 
-@settings(max_examples=120, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(questions, rough_schedules)
 def test_on_any_link_only_the_degraded_tokens_differ(question: Question, schedule: Schedule) -> None:
     pair = PeerPair(question, schedule)

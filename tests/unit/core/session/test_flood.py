@@ -2,7 +2,7 @@
 
 import pytest
 
-from dragon_core.messages import AnyMessage, Draft, Failure, Handover, Probe, Ready, Resume, Target
+from dragon_core.messages import AnyMessage, Draft, Failure, Handover, Probe, Ready, Refused, Resume, Target
 from dragon_core.session.end import FRAMES_SLACK
 from dragon_core.session.lifecycle import State
 from dragon_core.types import Peer
@@ -129,3 +129,12 @@ def test_every_message_is_answered_with_a_bounded_number(peer: Peer) -> None:
         for _ in range(50):
             assert len(sent(push(end, message))) <= most
     assert end.closed is None
+
+
+def test_refusals_without_end_make_the_opener_ask_ever_more_rarely() -> None:
+    pair = PeerPair(QUESTION, Schedule(silences=((Peer.OTHER, 0.0, 1e9),)))
+    pair.start()
+    refused = Refused(reason="later", retry_after_seconds=0.0)
+    assert flood(pair.opener, [refused] * 1500) == (1500, "")
+    session = pair.opener.session._end
+    assert session.timers["retry"] == pair.now + session.limits.max_retry

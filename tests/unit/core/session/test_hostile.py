@@ -52,7 +52,7 @@ class Hostile:
         return self._chance.choice((None, value))
 
 
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(
     chance=st.randoms(use_true_random=False),
     sender=st.sampled_from(Peer),

@@ -10,7 +10,7 @@ from tests.peer_pair import PeerPair
 from tests.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
 
-QUESTION = Question(seed=9, max_tokens=14)
+QUESTION = Question(seed=9, max_tokens=10)
 FOREVER = 1e9
 placements = st.sampled_from([None, *Peer])
 
@@ -28,7 +28,7 @@ def test_every_frame_may_come_twice(coupling: CouplingKind, placement: Peer | No
 
 
 @pytest.mark.parametrize("placement", Peer)
-@pytest.mark.parametrize("number", range(44))
+@pytest.mark.parametrize("number", range(32))
 def test_any_single_frame_may_be_lost(number: int, placement: Peer) -> None:
     """Resume brings it back before anybody has to go on alone."""
     pair = PeerPair(QUESTION, Schedule(placement=placement, moves=(0.35, 0.5), lost=frozenset({number})))
@@ -38,7 +38,7 @@ def test_any_single_frame_may_be_lost(number: int, placement: Peer) -> None:
     assert not pair.degraded
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(st.sampled_from(Peer), st.floats(0.0, 1.5), st.floats(0.05, 5.0), placements)
 def test_one_way_loss_changes_only_the_degraded_positions(
     sender: Peer, start: float, length: float, placement: Peer | None
@@ -73,5 +73,7 @@ def test_a_gap_is_noticed_and_made_good_by_resume() -> None:
     pair = PeerPair(QUESTION, Schedule(placement=Peer.OTHER, lost=frozenset({number})))
     assert pair.run() == oracle_tokens(QUESTION)
     assert "Resume" not in kinds
+    # The next frame shows the gap: nobody waits half a stall limit for the lost one.
+    assert pair.now < watched.now + 0.4
     assert "Resume" in [type(message).__name__ for _, message in pair.messages]
     assert not pair.degraded

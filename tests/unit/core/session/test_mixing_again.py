@@ -25,11 +25,11 @@ def degraded_times(pair: PeerPair) -> list[float]:
 @pytest.mark.parametrize("is_noticed", [True, False])
 @pytest.mark.parametrize("coupling", CouplingKind)
 @pytest.mark.parametrize("placement", [None, *Peer])
-@pytest.mark.parametrize("length", [1.8, 2.5])
 def test_after_a_cut_the_next_tokens_are_mixed_again(
-    length: float, placement: Peer | None, coupling: CouplingKind, is_noticed: bool
+    placement: Peer | None, coupling: CouplingKind, is_noticed: bool
 ) -> None:
     question = dataclasses.replace(LONG, coupling=coupling)
+    length = 2.5
     end = 0.6 + length
     schedule = Schedule(decode_seconds=SLOWLY, placement=placement, cuts=((0.6, end),), are_cuts_noticed=is_noticed)
     pair = PeerPair(question, schedule)

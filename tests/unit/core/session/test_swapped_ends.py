@@ -13,7 +13,7 @@ from tests.unit.core.session.expectations import require_clean_end, require_orac
 from tests.unit.core.session.strategies import questions, quiet_schedules, rough_schedules
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(questions, quiet_schedules)
 def test_with_shared_noise_exchanged_machines_give_the_same_answer(question: Question, schedule: Schedule) -> None:
     question = dataclasses.replace(question, coupling=CouplingKind.SHARED_NOISE)
@@ -30,7 +30,7 @@ def straight_shares(question: Question, schedule: Schedule) -> list[float | None
     return [emit.settled.opener_share for emit in pair.emitted]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(questions, rough_schedules)
 def test_exchanged_machines_give_the_answer_of_their_own_oracle(question: Question, schedule: Schedule) -> None:
     """Degraded positions take the opener's own guess, from what are now its contexts."""
