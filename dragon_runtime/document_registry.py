@@ -4,9 +4,10 @@ A document that is not done keeps its content here, so that nothing acknowledged
 """
 
 import errno
+import shutil
 import sqlite3
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from dragon_core.errors import StoreError, StoreFullError
@@ -27,6 +28,8 @@ CREATE TABLE IF NOT EXISTS documents (
     content BLOB
 )
 """
+MIN_FREE_BYTES = 1 << 20
+"""With less, an error of the disk is put down to want of room: SQLite does not always tell."""
 COLUMNS = "document_id, name, media_type, size_bytes, added_at, state, num_passages, error"
 
 
@@ -39,14 +42,21 @@ class DocumentRegistry:
         Raises:
             StoreError: it cannot be opened, or is damaged.
         """
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with _translated():
+        self._path = path
+        with self._translated():
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._database = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+        with ExitStack() as undo, self._translated():
+            undo.callback(self._database.close)
             path.chmod(0o600)
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.execute("PRAGMA secure_delete=ON")
             self._database.execute(SCHEMA)
+            (found,) = self._database.execute("PRAGMA quick_check(1)").fetchone()
+            if found != "ok":
+                raise damaged(path, " ".join(found.split()))
+            undo.pop_all()
 
     def close(self) -> None:
         """Close the file."""
@@ -54,7 +64,7 @@ class DocumentRegistry:
 
     def add(self, document: StoredDocument, content: bytes) -> None:
         """Add a document, or start one anew that failed."""
-        with _translated():
+        with self._translated():
             self._database.execute(
                 f"INSERT INTO documents ({COLUMNS}, content) VALUES (?, ?, ?, ?, ?, ?, NULL, NULL, ?) "  # noqa: S608
                 "ON CONFLICT(document_id) DO UPDATE SET name = excluded.name, media_type = excluded.media_type, "
@@ -86,7 +96,7 @@ class DocumentRegistry:
 
     def waiting(self) -> list[str]:
         """Ids of documents that are not done, oldest first."""
-        with _translated():
+        with self._translated():
             rows = self._database.execute(
                 "SELECT document_id FROM documents WHERE state IN (?, ?) AND NOT is_deleted ORDER BY sequence",
                 (IngestionState.QUEUED, IngestionState.RUNNING),
@@ -95,12 +105,12 @@ class DocumentRegistry:
 
     def deleted(self) -> list[str]:
         """Ids of documents whose passages may still be in the store."""
-        with _translated():
+        with self._translated():
             return [row[0] for row in self._database.execute("SELECT document_id FROM documents WHERE is_deleted")]
 
     def content(self, document_id: str) -> bytes | None:
         """What a document that is not done holds."""
-        with _translated():
+        with self._translated():
             row = self._database.execute(
                 "SELECT content FROM documents WHERE document_id = ?", (document_id,)
             ).fetchone()
@@ -120,18 +130,18 @@ class DocumentRegistry:
 
     def forget(self, document_id: str) -> None:
         """Its passages are gone."""
-        with _translated():
+        with self._translated():
             self._database.execute("DELETE FROM documents WHERE document_id = ? AND is_deleted", (document_id,))
 
     def _set(self, document_id: str, assignments: str, values: tuple[object, ...]) -> None:
-        with _translated():
+        with self._translated():
             self._database.execute(
                 f"UPDATE documents SET {assignments} WHERE document_id = ?",  # noqa: S608 - assignments are ours
                 (*values, document_id),
             )
 
     def _select(self, condition: str, values: tuple[object, ...]) -> list[StoredDocument]:
-        with _translated():
+        with self._translated():
             rows = self._database.execute(f"SELECT {COLUMNS} FROM documents {condition}", values).fetchall()  # noqa: S608
         return [
             StoredDocument(
@@ -148,15 +158,32 @@ class DocumentRegistry:
             for row in rows
         ]
 
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """SQLite's errors as ours."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise self._problem(error) from error
+        except OSError as error:
+            kind = StoreFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
+            raise kind(f"the list of documents, {self._path}, cannot be read or written: {error}") from error
 
-@contextmanager
-def _translated() -> Iterator[None]:
-    try:
-        yield
-    except sqlite3.Error as error:
-        if getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL:
-            raise StoreFullError("the disk is full: free some space and add the document again") from error
-        raise StoreError(f"the list of documents cannot be read or written: {error}") from error
-    except OSError as error:
-        kind = StoreFullError if error.errno in (errno.ENOSPC, errno.EDQUOT) else StoreError
-        raise kind(f"the list of documents cannot be read or written: {error}") from error
+    def _problem(self, error: sqlite3.Error) -> StoreError:
+        kind = getattr(error, "sqlite_errorcode", 0) & 0xFF  # the rest of the code says more than is needed
+        if kind == sqlite3.SQLITE_FULL or (kind == sqlite3.SQLITE_IOERR and self._is_disk_full()):
+            return StoreFullError("the disk is full: free some space and try again")
+        if kind in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB):
+            return damaged(self._path, str(error))
+        return StoreError(f"the list of documents, {self._path}, cannot be read or written: {error}")
+
+    def _is_disk_full(self) -> bool:
+        return shutil.disk_usage(self._path.parent).free < MIN_FREE_BYTES
+
+
+def damaged(path: Path, reason: str) -> StoreError:
+    """What a user is told of a list that cannot be trusted any more."""
+    return StoreError(
+        f"the list of documents, {path}, is damaged ({reason}); nothing was deleted. Restore it from a copy, "
+        "or move it and the folder of the store away and add the documents again"
+    )

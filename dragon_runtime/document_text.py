@@ -21,6 +21,10 @@ MEDIA_TYPES = {
 }
 PASSAGE_TOKENS = 128
 """Longest passage in tokens of the embedding model: a few fit into a context beside the question."""
+MAX_TOKEN_CHARACTERS = 16
+"""A longer token counts as several: an embedding model takes a word it does not know for one, however long it is."""
+BLOCK_CHARACTERS = 50_000
+"""A large text is split in blocks, so that the work can be stopped between two of them."""
 HIDDEN_ELEMENTS = ("script", "style", "template", "noscript")
 
 
@@ -89,15 +93,16 @@ def _html_text(content: bytes) -> str:
 
 def _pdf_text(content: bytes, name: str) -> str:
     from pypdf import PdfReader
-    from pypdf.errors import PyPdfError
 
     try:
         reader = PdfReader(io.BytesIO(content))
         if reader.is_encrypted and not reader.decrypt(""):
             raise DocumentError(f"{name}: the PDF is encrypted: save it without a password first")
         return "\n\n".join(page.extract_text() for page in reader.pages)
-    except (PyPdfError, ValueError, KeyError, IndexError, AttributeError, TypeError, RecursionError, OSError) as error:
-        # The reader meets damaged files with errors of all these kinds.
+    except DocumentError:
+        raise
+    except Exception as error:
+        # The reader meets damaged files with errors of every kind.
         raise DocumentError(f"{name}: the PDF cannot be read: {error}") from error
 
 
@@ -105,6 +110,22 @@ def passages_of(text: str, *, media_type: str, num_tokens: Callable[[str], int])
     """Pieces of at most `PASSAGE_TOKENS` tokens, cut at the largest boundary that fits: section, sentence, word."""
     from semantic_text_splitter import MarkdownSplitter, TextSplitter
 
+    def length(piece: str) -> int:
+        return max(num_tokens(piece), len(piece) // MAX_TOKEN_CHARACTERS)
+
     kind = MarkdownSplitter if media_type == "text/markdown" else TextSplitter
-    splitter = kind.from_callback(num_tokens, PASSAGE_TOKENS)
-    return (chunk for chunk in splitter.chunks(text) if chunk.strip())
+    splitter = kind.from_callback(length, PASSAGE_TOKENS)
+    for block in _blocks(text):
+        yield from (chunk for chunk in splitter.chunks(block) if chunk.strip())
+
+
+def _blocks(text: str) -> Iterator[str]:
+    """The text in parts of bounded length, cut between paragraphs, lines or words where there are any."""
+    start = 0
+    while start < len(text):
+        end = start + BLOCK_CHARACTERS
+        if end < len(text):
+            cuts = (text.rfind(mark, start, end) + len(mark) for mark in ("\n\n", "\n", " "))
+            end = next((cut for cut in cuts if cut > start + BLOCK_CHARACTERS // 2), end)
+        yield text[start:end]
+        start = end

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
@@ -44,16 +44,19 @@ class Ingestion:
         self._registry, self._store, self._embedder = registry, store, embedder
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="documents")
         self._progress: dict[str, tuple[int, int | None]] = {}
+        self._problems: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._changed = asyncio.Condition()
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
+        self._is_stopping = False
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._work(), name="ingestion")
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        self._is_stopping = True
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
@@ -66,7 +69,7 @@ class Ingestion:
         if not content:
             raise DocumentError(f"{name}: the document is empty")
         kind = media_type_of(name, content, given=media_type)
-        key = document_id(content)
+        key = await asyncio.to_thread(document_id, content)
         found = await self.get(key)
         if found is not None and found.state is not IngestionState.FAILED:
             return Added(found, is_new=False)
@@ -94,11 +97,19 @@ class Ingestion:
         return None if found is None else self._with_progress(found)
 
     async def delete(self, document_id: str) -> bool:
-        """Remove a document and its passages; false when there is none."""
+        """Remove a document and its passages; false when there is none.
+
+        Raises:
+            StoreError: the passages are still there; they are removed as soon as the store allows.
+        """
         if await self.get(document_id) is None:
             return False
         await self._on_disk(lambda: self._registry.mark_deleted(document_id))
-        await self._remove(document_id)
+        try:
+            await self._remove(document_id)
+        except StoreError:
+            self._try_again_later()
+            raise
         return True
 
     async def search(self, query: str, *, num_passages: int) -> tuple[Passage, ...]:
@@ -111,10 +122,16 @@ class Ingestion:
             while await self._on_disk(self._registry.waiting):
                 await self._changed.wait()
 
+    async def count_waiting(self) -> int:
+        """Documents that are not done."""
+        return len(await self._on_disk(self._registry.waiting))
+
     def _with_progress(self, document: StoredDocument) -> StoredDocument:
-        progress = self._progress.get(document.document_id)
-        if progress is None or document.state not in (IngestionState.QUEUED, IngestionState.RUNNING):
+        if document.state not in (IngestionState.QUEUED, IngestionState.RUNNING):
             return document
+        progress = self._progress.get(document.document_id)
+        if progress is None:
+            return dataclasses.replace(document, error=self._problems.get(document.document_id))
         return dataclasses.replace(
             document, state=IngestionState.RUNNING, num_passages_done=progress[0], num_passages=progress[1]
         )
@@ -122,15 +139,27 @@ class Ingestion:
     # -- the work -----------------------------------------------------------------------------------------------
 
     async def _work(self) -> None:
-        for deleted in await self._on_disk(self._registry.deleted):
-            await self._remove(deleted)
         while True:
             self._wake.clear()
-            for waiting in await self._on_disk(self._registry.waiting):
-                await self._ingest(waiting)
+            try:
+                for deleted in await self._on_disk(self._registry.deleted):
+                    await self._remove(deleted)
+                for waiting in await self._on_disk(self._registry.waiting):
+                    await self._ingest(waiting)
+            except StoreError as error:
+                logger.warning("documents wait: %s", error)
+                self._try_again_later()
             await self._wake.wait()
 
+    def _try_again_later(self) -> None:
+        asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
+
     async def _ingest(self, key: str) -> None:
+        """Split, embed and store one document.
+
+        Raises:
+            StoreError: what became of it cannot be written down; it still waits.
+        """
         try:
             async with self._lock:
                 document = await self._on_disk(lambda: self._registry.get(key))
@@ -139,18 +168,25 @@ class Ingestion:
                     return
                 num_passages = await self._store_passages(document, content)
                 await self._on_disk(lambda: self._registry.finish(key, num_passages=num_passages))
+            self._problems.pop(key, None)
         except StoreError as error:
             # The content is kept: once there is room or the store is back it goes on.
-            logger.warning("%s waits: %s", key, error)
-            asyncio.get_running_loop().call_later(RETRY_SECONDS, self._wake.set)
+            logger.warning("document %s waits: %s", key, error)
+            self._problems[key] = f"it waits: {error}"
+            self._try_again_later()
         except DragonError as error:
-            reason = str(error)
-            logger.warning("document %s cannot be ingested: %s", key, reason)
-            await self._on_disk(lambda: self._registry.fail(key, reason))
+            await self._fail(key, str(error))
+        except Exception:
+            logger.exception("document %s met a defect", key)
+            await self._fail(key, "something unexpected went wrong with it; the log says what")
         finally:
             self._progress.pop(key, None)
             async with self._changed:
                 self._changed.notify_all()
+
+    async def _fail(self, key: str, reason: str) -> None:
+        logger.warning("document %s cannot be ingested: %s", key, reason)
+        await self._on_disk(lambda: self._registry.fail(key, reason))
 
     async def _store_passages(self, document: StoredDocument, content: bytes) -> int:
         self._progress[document.document_id] = (0, None)
@@ -169,11 +205,14 @@ class Ingestion:
 
     def _split(self, document: StoredDocument, content: bytes) -> list[str]:
         text = text_of(content, name=document.name, media_type=document.media_type)
-        return list(passages_of(text, media_type=document.media_type, num_tokens=self._embedder.num_tokens))
+        passages = passages_of(text, media_type=document.media_type, num_tokens=self._embedder.num_tokens)
+        return list(takewhile(lambda _: not self._is_stopping, passages))
 
     async def _remove(self, key: str) -> None:
         async with self._lock:
             await self._store.delete(key)
+            # Before it is forgotten: what is not flushed can be lost when the disk is full or the power fails.
+            await self._store.flush()
             await self._on_disk(lambda: self._registry.forget(key))
 
     async def _on_disk(self, act: Callable[[], Result]) -> Result:

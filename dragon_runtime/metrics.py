@@ -4,7 +4,7 @@ Histograms carry no device, session or document: their number of series must not
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 from prometheus_client import (
@@ -66,6 +66,9 @@ class PeerMetrics:
             f"{prefix}_token_seconds", "Mean time per token of an answer.", buckets=_TOKEN_SECONDS, registry=registry
         )
         self.open_sessions = Gauge(f"{prefix}_open_sessions", "Sessions that are running.", registry=registry)
+        self._free_sequences = Gauge(
+            f"{prefix}_free_sequences", "Sequences of the language model that no session holds.", registry=registry
+        )
         self.is_connected = Gauge(f"{prefix}_broker_connected", "Whether the broker is connected.", registry=registry)
         self.rtt = Gauge(f"{prefix}_rtt_seconds", "Round trip to the other end, of the last answer.", registry=registry)
 
@@ -89,6 +92,10 @@ class PeerMetrics:
             self._per_token.observe(cost.seconds_per_token)
         if report.rtt_seconds is not None:
             self.rtt.set(report.rtt_seconds)
+
+    def watch_free_sequences(self, count: Callable[[], int]) -> None:
+        """Have every scrape ask `count`."""
+        self._free_sequences.set_function(count)
 
     def set_connected(self, is_connected: bool) -> None:
         """Whether the broker is connected."""

@@ -5,7 +5,9 @@ An embedded store opens no TCP port: any user of the machine could read private 
 
 import asyncio
 import contextlib
+import errno
 import logging
+import os
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -16,8 +18,9 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.errors import StoreError
+from dragon_core.errors import StoreError, StoreFullError
 from dragon_runtime.interfaces import Embedder, Passage
+from dragon_runtime.milvus_folder import require_sound
 
 logger = logging.getLogger(__name__)
 
@@ -26,6 +29,8 @@ MAX_TEXT_BYTES = 65_535
 MAX_SOCKET_PATH = 100
 """Longest path of a unix socket is 107 bytes on Linux; some is left for the name."""
 INDEX_TYPE = "HNSW"
+NO_ROOM = (os.strerror(errno.ENOSPC), os.strerror(errno.EDQUOT))
+"""How the store says that the disk is full: its errors come as text."""
 Result = TypeVar("Result")
 
 
@@ -55,8 +60,9 @@ class MilvusStore:
         from milvus_lite.adapter.grpc.server import _build_server
         from pymilvus import MilvusClient
 
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _hush()
         try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             database = MilvusLite(str(folder / "milvus"))
         except DataDirLockedError as error:
             raise StoreError(f"the store in {folder} is in use by another process: stop that one first") from error
@@ -64,6 +70,7 @@ class MilvusStore:
             raise StoreError(f"the store in {folder} cannot be opened: {error}") from error
         with contextlib.ExitStack() as undo:
             undo.callback(database.close)
+            require_sound(folder / "milvus")
             socket = undo.enter_context(_socket_path(folder))
             server = _build_server(database, 4)
             if not server.add_insecure_port(f"unix:{socket}"):
@@ -93,6 +100,7 @@ class MilvusStore:
         def connect() -> MilvusStore:
             from pymilvus import MilvusClient
 
+            _hush()
             with _translated():
                 client = MilvusClient(uri=uri, token=token or "", secure=is_tls)
                 store = cls(client, embedder=embedder, stop=client.close, is_server=True)
@@ -196,6 +204,14 @@ class MilvusStore:
         return await asyncio.get_running_loop().run_in_executor(self._executor, guarded)
 
 
+def _hush() -> None:
+    """Both log every error with a trace before they raise it, which is what we make one line of. After the import:
+    it sets up their logging anew.
+    """
+    for logger_name in ("pymilvus", "milvus_lite.adapter.grpc.servicer"):
+        logging.getLogger(logger_name).setLevel(logging.CRITICAL)
+
+
 @contextlib.contextmanager
 def _socket_path(folder: Path) -> Iterator[Path]:
     """A path for the socket in a folder that only we can enter."""
@@ -217,5 +233,8 @@ def _translated() -> Iterator[None]:
 
     try:
         yield
-    except MilvusException as error:
-        raise StoreError(f"the document store failed: {error.message}") from error
+    except (MilvusException, OSError) as error:
+        reason = str(error.message if isinstance(error, MilvusException) else error)
+        if any(text in reason for text in NO_ROOM):
+            raise StoreFullError(f"there is no room for documents: free some space ({reason})") from error
+        raise StoreError(f"the document store failed: {reason}") from error

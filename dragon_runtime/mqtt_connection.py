@@ -28,6 +28,7 @@ FIRST_RETRY_SECONDS = 0.2
 MAX_RETRY_SECONDS = 10.0
 MAX_WAITING_FRAMES = 4096
 PUBLISH_SECONDS = 10.0
+FLUSH_SECONDS = 1.0
 
 MessageHandler = Callable[[str, bytes], None]
 """Called with topic and payload; must not raise."""
@@ -47,6 +48,7 @@ class MqttConnection:
         self._subscriptions: dict[str, _Subscription] = {}
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._wake = asyncio.Event()
+        self._is_written = asyncio.Event()
         self._client: aiomqtt.Client | None = None
         self._listeners: list[Callable[[bool], None]] = []
         self._task: asyncio.Task[None] | None = None
@@ -73,10 +75,20 @@ class MqttConnection:
         return self
 
     async def __aexit__(self, *error: object) -> None:
+        await self._flush()
         running = [task for task in (self._task, *self._tasks) if task is not None]
         for task in running:
             task.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+    async def _flush(self) -> None:
+        """Let what was sent go out: the last words of a session tell the other end not to wait for us."""
+        if self._client is not None and self._waiting:
+            self._is_written.clear()
+            self._wake.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._is_written.wait()
 
     async def subscribe(self, topic_filter: str, handler: MessageHandler, *, qos: int = 0) -> None:
         """Have messages of `topic_filter` handled from now on, and after every reconnect."""
@@ -125,7 +137,8 @@ class MqttConnection:
         try:
             await self.publish(topic, payload)
         except (OurError, RetryableError) as error:
-            logger.warning("%s", error)
+            # That there is no connection was said when it was lost.
+            logger.log(logging.WARNING if self.is_connected else logging.DEBUG, "%s", error)
 
     # -- the connection -------------------------------------------------------------------------------------------
 
@@ -167,6 +180,7 @@ class MqttConnection:
             while self._waiting:
                 topic, payload = self._waiting.popleft()
                 await client.publish(topic, payload)
+            self._is_written.set()
             self._wake.clear()
             await self._wake.wait()
 

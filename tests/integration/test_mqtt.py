@@ -98,6 +98,19 @@ async def test_both_ends_come_back_after_the_broker_was_killed(broker: Broker) -
             assert (await replica.opened.get())[1] == b"another"
 
 
+async def test_what_was_sent_last_goes_out_before_the_connection_ends(broker: Broker) -> None:
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    async with AsyncExitStack() as stack:
+        reader = await connected(stack, broker.settings, "reader")
+        await reader.subscribe("last/words", lambda _, payload: received.put_nowait(payload))
+        async with AsyncExitStack() as leaving:
+            writer = await connected(leaving, broker.settings, "writer")
+            for number in range(100):
+                assert writer.send("last/words", b"%d" % number)
+        async with asyncio.timeout(DEADLINE):
+            assert [await received.get() for _ in range(100)] == [b"%d" % number for number in range(100)]
+
+
 async def test_a_draining_replica_leaves_new_sessions_to_others(broker: Broker) -> None:
     async with AsyncExitStack() as stack:
         edge, first = await device_and_replica(stack, broker)
