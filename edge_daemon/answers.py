@@ -9,9 +9,27 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+from dragon_core.errors import OurError, PromptTooLongError
 from dragon_core.messages import ChatMessage
 from dragon_core.types import Sampling
 from dragon_runtime.answer_schema import DragonSummary
+
+
+class ConversationError(OurError):
+    """A conversation that the model's chat template refuses, as some do when turns do not alternate."""
+
+
+class ConversationTooLongError(PromptTooLongError):
+    """A conversation that does not fit together with its answer; says all three lengths."""
+
+    def __init__(self, *, num_prompt_tokens: int, max_answer_tokens: int, context_length: int) -> None:
+        super().__init__(num_tokens=num_prompt_tokens + max_answer_tokens, max_tokens=context_length)
+        message = (
+            f"the conversation has {num_prompt_tokens} tokens and its answer may have {max_answer_tokens}, together "
+            f"{self.num_tokens}; the context holds {context_length}: shorten the conversation, lower max_tokens, or "
+            "raise model.context_length"
+        )
+        self.args = (message,)
 
 
 class AnswerMode(enum.StrEnum):
@@ -106,7 +124,8 @@ class AnswerService(Protocol):
         """Tokens as they become final, then one summary. Leaving the context early cancels the session and frees it.
 
         Raises (on entering or while iterating):
-            PromptTooLongError: the conversation does not fit. CapacityError, RetryableError: not now.
+            PromptTooLongError: the conversation does not fit. ConversationError: the model's template refuses it.
+            CapacityError, RetryableError: not now.
             DragonError: anything else that ended the answer.
         """
 

@@ -50,6 +50,7 @@ async def running(settings: EdgeSettings) -> AsyncGenerator[int, None]:
         stack.callback(registry.close)
         ingestion = await stack.enter_async_context(Ingestion(registry, store, embedder))
         metrics = PeerMetrics("dragon_edge")
+        metrics.watch_free_sequences(lambda: engine.num_free_sequences)
         connection = MqttConnection(settings.broker, client_id=f"{settings.deployment}-{settings.device}")
         connection.on_change(metrics.set_connected)
         channels = EdgeChannels(connection, Topics(settings.namespace, settings.deployment), settings.device)
@@ -78,10 +79,12 @@ async def running(settings: EdgeSettings) -> AsyncGenerator[int, None]:
             name_of_document=name_of,
             readiness=readiness,
             metrics=metrics,
+            on_degraded=probe.wake,
         )
         app = create_app(answers=answers, documents=ingestion, metrics=metrics, settings=settings.api, api_key=api_key)
         async with serving(app, host=settings.api.host, port=settings.api.port) as port:
-            logger.info("device %s answers on http://%s:%d/v1", settings.device, settings.api.host, port)
+            host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
+            logger.info("device %s answers on http://%s:%d/v1", settings.device, host, port)
             yield port
             logger.info("stopping")
 

@@ -1,12 +1,10 @@
 """`dragon-edge`: the daemon's command."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from dragon_runtime.processes import run_daemon
-from edge_daemon.settings import EdgeSettings
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -26,7 +24,11 @@ def run(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run the daemon until SIGTERM. Every setting of docs/settings.md can stand in the file or the environment."""
+    # Before numpy is loaded: its threads spin while they wait, which takes a core from the language model.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from dragon_runtime.processes import run_daemon
     from edge_daemon import daemon
+    from edge_daemon.settings import EdgeSettings
 
     overrides = {
         "device": device,

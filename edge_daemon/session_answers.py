@@ -7,9 +7,9 @@ from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
-from dragon_core.errors import DragonError, EngineError, PeerError
+from dragon_core.errors import DragonError, EngineError, OurError, PeerError, PromptTooLongError
 from dragon_core.messages import PROTOCOL_VERSION, FinishReason, Open
-from dragon_core.session.events import Closed, Emit, Report
+from dragon_core.session.events import Cancelled, Closed, Emit, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import Peer
@@ -20,7 +20,16 @@ from dragon_runtime.memory_channel import MemoryChannel
 from dragon_runtime.metrics import AnswerCost, PeerMetrics
 from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import ProtocolSettings
-from edge_daemon.answers import AnswerMode, AnswerRequest, AnswerSummary, AnswerToken, Readiness, TopToken
+from edge_daemon.answers import (
+    AnswerMode,
+    AnswerRequest,
+    AnswerSummary,
+    AnswerToken,
+    ConversationError,
+    ConversationTooLongError,
+    Readiness,
+    TopToken,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +45,17 @@ class _Times:
     first: float | None = None
     last: float | None = None
 
+    def cost(self, channel: Channel, report: Report) -> AnswerCost:
+        """What the answer took."""
+        num_after_first = report.num_tokens - 1
+        took = None if self.first is None or self.last is None else self.last - self.first
+        return AnswerCost(
+            first_token_seconds=None if self.first is None else self.first - self.started,
+            seconds_per_token=None if took is None or num_after_first < 1 else took / num_after_first,
+            sent_bytes=channel.sent_bytes,
+            received_bytes=channel.received_bytes,
+        )
+
 
 class SessionAnswers:
     """Writes answers with the other end, or alone; see `AnswerService`."""
@@ -50,8 +70,11 @@ class SessionAnswers:
         name_of_document: Callable[[str], Awaitable[str | None]],
         readiness: Callable[[], Readiness],
         metrics: PeerMetrics,
+        on_degraded: Callable[[], None],
     ) -> None:
+        """`on_degraded` is called after an answer in which the cloud was missed: what is known of it may be old."""
         self._preparation, self._protocol = preparation, protocol
+        self._on_degraded = on_degraded
         self._settings = preparation.session_settings(limits=Limits())
         self._model_name = model_name
         self._create_channel, self._name_of_document = create_channel, name_of_document
@@ -68,7 +91,8 @@ class SessionAnswers:
     @asynccontextmanager
     async def answer(self, request: AnswerRequest) -> AsyncGenerator[AsyncIterator[AnswerToken | AnswerSummary], None]:
         """Open a session; leaving the scope early cancels it. See `AnswerService`."""
-        prompt = self._preparation.bare_prompt(request.messages, max_tokens=request.max_tokens)
+        # Beside the event loop: counting the tokens of a long prompt can take a second.
+        num_prompt_tokens = await asyncio.to_thread(self._num_prompt_tokens, request)
         loop = asyncio.get_running_loop()
         items: asyncio.Queue[Emit | None] = asyncio.Queue()
         is_solo = request.mode is AnswerMode.EDGE_ONLY
@@ -81,12 +105,36 @@ class SessionAnswers:
         self._metrics.open_sessions.inc()
         try:
             tokens = self._tokens(items, times)
-            async with aclosing(self._answer(request, driver, running, channel, tokens, times, len(prompt))) as answer:
+            async with aclosing(
+                self._answer(request, driver, running, channel, tokens, times, num_prompt_tokens)
+            ) as answer:
                 yield answer
         finally:
+            driver.take(Cancelled())
+            (closed,) = await asyncio.gather(running, return_exceptions=True)
             self._metrics.open_sessions.dec()
-            running.cancel()
-            await asyncio.gather(running, return_exceptions=True)
+            if isinstance(closed, Closed) and closed.report is not None:
+                self._metrics.record(closed.reason, closed.report, times.cost(channel, closed.report))
+                if closed.report.num_degraded:
+                    self._on_degraded()
+
+    def _num_prompt_tokens(self, request: AnswerRequest) -> int:
+        """Length of the conversation without passages.
+
+        Raises:
+            ConversationTooLongError: it does not fit. ConversationError: the model's template refuses it.
+        """
+        max_tokens = request.max_tokens
+        try:
+            return len(self._preparation.bare_prompt(request.messages, max_tokens=max_tokens))
+        except PromptTooLongError as error:
+            raise ConversationTooLongError(
+                num_prompt_tokens=error.num_tokens - max_tokens,
+                max_answer_tokens=max_tokens,
+                context_length=error.max_tokens,
+            ) from error
+        except OurError as error:
+            raise ConversationError(str(error)) from error
 
     async def _answer(
         self,
@@ -103,19 +151,10 @@ class SessionAnswers:
                 yield token
         closed = await running
         report = _require_answer(closed, driver.error)
-        num_after_first = report.num_tokens - 1
-        took = None if times.first is None or times.last is None else times.last - times.first
-        cost = AnswerCost(
-            first_token_seconds=None if times.first is None else times.first - times.started,
-            seconds_per_token=None if took is None or num_after_first < 1 else took / num_after_first,
-            sent_bytes=channel.sent_bytes,
-            received_bytes=channel.received_bytes,
-        )
-        self._metrics.record(closed.reason, report, cost)
         yield AnswerSummary(
             finish_reason="length" if closed.reason is FinishReason.LENGTH else "stop",
             num_prompt_tokens=num_prompt_tokens,
-            dragon=await self._summary(request, report, cost),
+            dragon=await self._summary(request, report, times.cost(channel, report)),
         )
 
     async def _tokens(self, items: "asyncio.Queue[Emit | None]", times: _Times) -> AsyncGenerator[AnswerToken, None]:

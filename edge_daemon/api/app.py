@@ -13,6 +13,7 @@ from starlette.middleware.cors import CORSMiddleware
 from dragon_core.errors import SettingsError
 from dragon_runtime.documents import DocumentService
 from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.settings import is_loopback
 from edge_daemon.answers import AnswerService
 from edge_daemon.api.chat import chat_router
 from edge_daemon.api.documents import documents_router
@@ -38,8 +39,8 @@ def create_app(
     Raises:
         SettingsError: an address that other machines reach, without a key.
     """
-    if api_key is None and not is_private(settings):
-        raise SettingsError(f"api: host {settings.host} is reachable from other machines and there is no key")
+    if api_key is None and (settings.api_key_file is not None or not is_loopback(settings.host)):
+        raise SettingsError(f"api: host {settings.host}, api_key_file {settings.api_key_file}: there is no key")
     # No pages for people: they would load scripts from elsewhere into an origin that reads private documents.
     app = FastAPI(title="DRAGON edge", docs_url=None, redoc_url=None, redirect_slashes=False)
     register(app)
@@ -48,11 +49,6 @@ def create_app(
     app.include_router(documents_router(documents, settings))
     _guard(app, settings, api_key)
     return app
-
-
-def is_private(settings: ApiSettings) -> bool:
-    """Whether only this machine reaches the API."""
-    return settings.api_key_file is None and settings.host not in WILDCARDS
 
 
 def _guard(app: FastAPI, settings: ApiSettings, api_key: SecretStr | None) -> None:
@@ -110,6 +106,8 @@ async def serving(app: FastAPI, *, host: str, port: int) -> AsyncIterator[int]:
         finally:
             server.should_exit = True
             await asyncio.wait({task})
+            if left := server.server_state.tasks:
+                await asyncio.wait(left)  # it told them to end, and what they use is closed next
 
 
 def _bind(host: str, port: int) -> socket.socket:

@@ -12,12 +12,12 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
-from starlette.types import Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from dragon_core.errors import DragonError, EngineError
 from edge_daemon.answers import AnswerRequest, AnswerService, AnswerSummary, AnswerToken
 from edge_daemon.api.completion import Body, Completion, Piece, Pieces
-from edge_daemon.api.errors import ApiError, problem_of
+from edge_daemon.api.errors import ApiError, Problem, problem_of
 from edge_daemon.api.schemas import ChatCompletionRequest
 from edge_daemon.settings import ApiSettings
 
@@ -29,6 +29,12 @@ STREAM_HEADERS = [
     (b"x-accel-buffering", b"no"),
 ]
 DONE = b"data: [DONE]\n\n"
+STOPPING = Problem(
+    status=HTTPStatus.SERVICE_UNAVAILABLE,
+    message="the device is shutting down: ask again when it is back",
+    code="shutting_down",
+    headers={"Retry-After": "5"},
+)
 
 
 def chat_router(answers: AnswerService, settings: ApiSettings) -> APIRouter:
@@ -80,16 +86,30 @@ class AnswerResponse(Response):
         self._is_stream = is_stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        write = self._writer.stream(send) if self._is_stream else self._writer.whole(scope, receive, send)
+        is_started = is_stopped = False
+
+        async def watched(message: Message) -> None:
+            nonlocal is_started
+            is_started = True
+            await send(message)
+
+        write = self._writer.stream(watched) if self._is_stream else self._writer.whole(scope, receive, watched)
         work = asyncio.create_task(write, name="write answer")
         gone = asyncio.create_task(_client_gone(receive), name="watch client")
         try:
             await asyncio.wait({work, gone}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            is_stopped = True  # the server is going away and has waited long enough
         finally:
             work.cancel()
             gone.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-        if work.cancelled():
+        if is_stopped and is_started:
+            await _send_event(send, STOPPING.body)
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        elif is_stopped:
+            await STOPPING.response()(scope, receive, send)
+        elif work.cancelled():
             logger.info("the client went away before its answer ended")
         else:
             work.result()

@@ -1,6 +1,7 @@
 """/v1/documents: add, list, look at, search and remove the device's private documents."""
 
-import re
+import unicodedata
+from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import PurePosixPath
 from typing import Annotated, Any
@@ -8,6 +9,7 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
 from dragon_runtime.documents import DocumentService, StoredDocument
@@ -17,15 +19,6 @@ from edge_daemon.api.schemas import SearchRequest
 from edge_daemon.api.security import too_large
 from edge_daemon.settings import ApiSettings
 
-MEDIA_TYPES = {
-    ".txt": "text/plain",
-    ".text": "text/plain",
-    ".md": "text/markdown",
-    ".markdown": "text/markdown",
-    ".pdf": "application/pdf",
-    ".html": "text/html",
-    ".htm": "text/html",
-}
 MAX_NAME_CHARACTERS = 255
 UPLOAD_SCHEMA: dict[str, Any] = {
     "requestBody": {
@@ -51,10 +44,7 @@ def documents_router(documents: DocumentService, settings: ApiSettings) -> APIRo
     async def add(request: Request) -> JSONResponse:
         """Take a document; GET it to follow its progress. The same content again changes nothing."""
         upload = await _read_upload(request, max_bytes=settings.max_document_bytes)
-        name = _name_of(upload)
-        content = await upload.read()
-        await upload.close()
-        added = await documents.add(content, name=name, media_type=_media_type(upload, name))
+        added = await documents.add(upload.content, name=upload.name, media_type=upload.media_type)
         status = HTTPStatus.ACCEPTED if added.is_new else HTTPStatus.OK
         return JSONResponse(_body(added.document), status_code=status)
 
@@ -117,35 +107,59 @@ def _body(document: StoredDocument) -> Body:
     }
 
 
-async def _read_upload(request: Request, *, max_bytes: int) -> UploadFile:
-    """The one file of a multipart body, kept in memory: private documents leave no temporary file behind."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Upload:
+    """A document as it was sent. `media_type` is what the client said of it, which is often wrong."""
+
+    name: str
+    media_type: str
+    content: bytes
+
+
+class _Parser(MultiPartParser):
+    """Of one file, kept in memory: private documents leave no temporary file behind."""
+
+    def __init__(self, request: Request, *, max_bytes: int) -> None:
+        super().__init__(request.headers, request.stream(), max_files=1, max_fields=0)
+        self.spool_max_size = max_bytes + 1
+
+    def close(self) -> None:
+        """Free what was read, whether it became a whole file or not."""
+        for file in self._files_to_close_on_error:
+            file.close()
+
+
+async def _read_upload(request: Request, *, max_bytes: int) -> _Upload:
+    """The one file of a multipart body."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        raise ApiError(HTTPStatus.BAD_REQUEST, "send the document as multipart/form-data with a part named file")
-    parser = MultiPartParser(request.headers, request.stream(), max_files=1, max_fields=0)
-    parser.spool_max_size = max_bytes + 1
+        raise _bad_body("the body is something else")
+    parser = _Parser(request, max_bytes=max_bytes)
     try:
-        form = await parser.parse()
+        file = (await parser.parse()).get("file")
+        if not isinstance(file, UploadFile):
+            raise _bad_body("there is no such part, or it is cut short")
+        if (file.size or 0) > max_bytes:
+            problem = too_large(f"a document of {file.size} bytes", max_bytes)
+            raise ApiError(problem.status, problem.message, code=problem.code, param="file")
+        return _Upload(name=_name_of(file), media_type=file.content_type or "", content=await file.read())
     except MultiPartException as error:
-        raise ApiError(HTTPStatus.BAD_REQUEST, f"the multipart body cannot be read: {error.message}") from error
-    upload = form.get("file")
-    if not isinstance(upload, UploadFile):
-        raise ApiError(HTTPStatus.BAD_REQUEST, "the body has no file in a part named file", param="file")
-    if (upload.size or 0) > max_bytes:
-        problem = too_large(f"a document of {upload.size} bytes", max_bytes)
-        raise ApiError(problem.status, problem.message, code=problem.code, param="file")
-    return upload
+        raise _bad_body(error.message.rstrip(".")) from error
+    except ClientDisconnect as error:
+        raise _bad_body("the client went away") from error
+    finally:
+        parser.close()
 
 
-def _name_of(upload: UploadFile) -> str:
-    """The name without folders and control characters; it is shown, never opened."""
-    name = PurePosixPath((upload.filename or "").replace("\\", "/")).name
-    name = re.sub(r"[\x00-\x1f\x7f]", "", name)[-MAX_NAME_CHARACTERS:]
-    if not name:
-        raise ApiError(HTTPStatus.BAD_REQUEST, "the file has no name", param="file")
+def _bad_body(reason: str) -> ApiError:
+    message = f"send one document as multipart/form-data, as a file in a part named file: {reason}"
+    return ApiError(HTTPStatus.BAD_REQUEST, message, code="bad_upload", param="file")
+
+
+def _name_of(file: UploadFile) -> str:
+    """The name without folders and without characters that steer a terminal or hide its end; shown, never opened."""
+    name = PurePosixPath((file.filename or "").replace("\\", "/")).name
+    name = "".join(letter for letter in name if not unicodedata.category(letter).startswith("C"))
+    name = name[-MAX_NAME_CHARACTERS:]
+    if not name.strip(". "):
+        raise _bad_body("the file has no name")
     return name
-
-
-def _media_type(upload: UploadFile, name: str) -> str:
-    """By the name's ending, which clients get right more often than the type they send."""
-    sent = (upload.content_type or "application/octet-stream").partition(";")[0].strip().lower()
-    return MEDIA_TYPES.get(PurePosixPath(name).suffix.lower(), sent)

@@ -24,6 +24,7 @@ from dragon_core.errors import (
     StoreError,
     StoreFullError,
 )
+from edge_daemon.answers import ConversationError
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +77,11 @@ def problem_of(error: DragonError) -> Problem:
         case DocumentError():
             return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code="bad_document", param="file")
         case StoreError():
-            is_full = isinstance(error, StoreFullError)
-            status = HTTPStatus.INSUFFICIENT_STORAGE if is_full else HTTPStatus.SERVICE_UNAVAILABLE
-            return Problem(status=status, message=message, code="store_failed")
+            if isinstance(error, StoreFullError):
+                return Problem(status=HTTPStatus.INSUFFICIENT_STORAGE, message=message, code="store_full")
+            return Problem(status=HTTPStatus.SERVICE_UNAVAILABLE, message=message, code="store_failed")
+        case ConversationError():
+            return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code="bad_conversation", param="messages")
         case EngineError():
             return Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message, code="engine_failed")
         case PeerError():
@@ -89,10 +92,10 @@ def problem_of(error: DragonError) -> Problem:
 def parameter_name(location: Sequence[int | str]) -> str:
     """`("body", "messages", 0, "content")` as a reader writes it: `messages[0].content`."""
     name = ""
-    for part in location:
+    for part in location[1:]:  # the first says where it stands: body, query or path
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part not in ("body", "query", "path") or name:
+        else:
             name += f".{part}" if name else part
     return name
 
@@ -104,15 +107,25 @@ def problem_of_validation(error: RequestValidationError) -> Problem:
     if first["type"] == "json_invalid":
         message = f"the body is not JSON: {first['ctx']['error']} at character {first['loc'][-1]}"
         return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code="invalid_json")
+    if parameter_name(first["loc"]) == "" and first["type"] in _NO_OBJECT:
+        message = "the body must be a JSON object, sent with Content-Type: application/json"
+        return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code="invalid_json")
     codes = {"extra_forbidden": "unknown_parameter", "missing": "missing_required_parameter"}
     code = codes.get(first["type"], first["type"] if first["type"] == "unsupported_parameter" else "invalid_value")
     lines = []
     for item in found[:MAX_ERRORS_SHOWN]:
-        name = parameter_name(item["loc"]) or "the body"
         reason = "there is no such parameter" if item["type"] == "extra_forbidden" else item["msg"]
-        lines.append(f"{name}: {reason}")
-    param = parameter_name(first["loc"]) or None
-    return Problem(status=HTTPStatus.BAD_REQUEST, message="; ".join(lines), code=code, param=param)
+        lines.append(f"{_parameter_of(item)}: {reason}")
+    message = "; ".join(lines)
+    return Problem(status=HTTPStatus.BAD_REQUEST, message=message, code=code, param=_parameter_of(first))
+
+
+_NO_OBJECT = {"missing", "model_attributes_type", "dict_type"}
+
+
+def _parameter_of(item: dict[str, Any]) -> str:
+    """What an error is about: a check of several parameters together names one itself."""
+    return str(item.get("ctx", {}).get("param") or parameter_name(item["loc"]))
 
 
 async def _on_dragon_error(request: Request, error: Exception) -> JSONResponse:
@@ -138,7 +151,16 @@ async def _on_http_error(request: Request, error: Exception) -> JSONResponse:
         message = f"{request.url.path} does not take {request.method}"
     else:
         message = str(error.detail)
-    return Problem(status=status, message=message, headers=dict(error.headers or {})).response()
+    headers = dict(error.headers or {})
+    return Problem(status=status, message=message, code=_CODES.get(status), headers=headers).response()
+
+
+_CODES = {
+    HTTPStatus.BAD_REQUEST: "invalid_body",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "request_too_large",
+}
 
 
 def register(app: FastAPI) -> None:

@@ -58,6 +58,11 @@ def _listed(value: object) -> object:
     return [] if value is None else [value] if isinstance(value, str) else value
 
 
+def _disagreement(param: str, reason: str) -> PydanticCustomError:
+    """Parameters that do not fit together; the error is about `param`."""
+    return PydanticCustomError("disagreement", "{reason}", {"reason": reason, "param": param})
+
+
 class Closed(BaseModel):
     """Root of all requests."""
 
@@ -68,7 +73,7 @@ class RequestMessage(Closed):
     """One turn of the conversation."""
 
     role: Literal["system", "developer", "user", "assistant"]
-    content: Annotated[str, BeforeValidator(_text_of), Field(max_length=2_000_000)]
+    content: Annotated[str, Field(max_length=2_000_000), BeforeValidator(_text_of)]
     # What clients send back with an assistant's message, as long as it is empty.
     name: Unsupported = None
     refusal: Unsupported = None
@@ -120,6 +125,8 @@ class UnsupportedParameters(Closed):
     service_tier: Annotated[Any, AfterValidator(_only("auto", "default"))] = None
     store: Annotated[Any, AfterValidator(_only(False))] = None
     metadata: Annotated[Any, AfterValidator(_only({}))] = None
+    moderation: Unsupported = None
+    prompt_cache_options: Annotated[Any, AfterValidator(_only({}))] = None
 
 
 class ChatCompletionRequest(UnsupportedParameters):
@@ -146,18 +153,19 @@ class ChatCompletionRequest(UnsupportedParameters):
     user: str | None = None
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    prompt_cache_retention: str | None = None
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
         if self.top_logprobs is not None and not self.logprobs:
-            raise ValueError("top_logprobs needs logprobs: true")
+            raise _disagreement("top_logprobs", "this needs logprobs: true")
         if self.stream_options is not None and not self.stream:
-            raise ValueError("stream_options needs stream: true")
+            raise _disagreement("stream_options", "this needs stream: true")
         limits = {self.max_tokens, self.max_completion_tokens} - {None}
         if len(limits) > 1:
-            raise ValueError("max_tokens and max_completion_tokens differ; send one of them")
+            raise _disagreement("max_completion_tokens", "max_tokens says something else; send one of them")
         if self.messages[-1].role == "assistant":
-            raise ValueError("the last of messages must not be the assistant's")
+            raise _disagreement("messages", "the last one must not be the assistant's")
         return self
 
     @property

@@ -5,6 +5,7 @@ rebinding) is refused by its Host, a page of another site by its Origin.
 """
 
 import hmac
+import re
 from collections.abc import Awaitable, Callable, Iterable
 from http import HTTPStatus
 
@@ -18,15 +19,18 @@ from edge_daemon.api.errors import Problem
 
 OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Probes carry no key; what they answer names no document and no address."""
+MAX_LENGTH_DIGITS = 18
 MULTIPART_BYTES = 64 * 1024
 """What a multipart body may hold beside its file: boundaries and headers."""
 
 
+_HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")
+
+
 def host_name(header: str) -> str:
-    """The name in a Host header, without its port: `[::1]:8642` is `[::1]`."""
-    if header.startswith("["):
-        return header.partition("]")[0] + "]" if "]" in header else header
-    return header.partition(":")[0].lower()
+    """The name or address in a Host header, without its port: `[::1]:8642` is `::1`; empty when it is neither."""
+    found = _HOST.fullmatch(header.lower())
+    return "" if found is None else found[1] or found[2]
 
 
 class AddressGuard:
@@ -34,7 +38,7 @@ class AddressGuard:
 
     def __init__(self, app: ASGIApp, *, allowed_hosts: Iterable[str], allowed_origins: Iterable[str]) -> None:
         self._app = app
-        self._hosts = frozenset(host.lower() for host in allowed_hosts)
+        self._hosts = frozenset(host.lower().strip("[]") for host in allowed_hosts)
         self._origins = frozenset(allowed_origins)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -49,7 +53,7 @@ class AddressGuard:
         hosts = headers.getlist("host")
         name = host_name(hosts[0]) if len(hosts) == 1 else ""
         if not (is_loopback(name) or name in self._hosts):
-            message = f"the host {name!r} is not one this API answers to; add it to api.allowed_hosts"
+            message = f"the host {', '.join(hosts)!r} is not one this API answers to; add it to api.allowed_hosts"
             return Problem(status=HTTPStatus.FORBIDDEN, message=message, code="host_not_allowed")
         for origin in headers.getlist("origin"):
             if origin not in self._origins:
@@ -99,7 +103,7 @@ class BodyLimit:
         limit = self._max_document_bytes if is_upload else self._max_request_bytes
         room = limit + MULTIPART_BYTES if is_upload else limit
         announced = Headers(scope=scope).get("content-length", "")
-        if announced.isdigit() and int(announced) > room:
+        if announced.isdecimal() and (len(announced) > MAX_LENGTH_DIGITS or int(announced) > room):
             await too_large(f"{announced} bytes", limit).response()(scope, receive, send)
             return
         await self._app(scope, _counted(receive, limit=limit, room=room), send)

@@ -11,7 +11,7 @@ import pytest
 from cloud_peer.settings import CloudSettings
 from dragon_core.errors import SettingsError
 from dragon_core.types import CouplingKind, Cut, Peer, Weighting, WeightingRule
-from dragon_runtime.settings import LogLevel, PlacementChoice, is_loopback, leaves, load_settings
+from dragon_runtime.settings import LogLevel, PeerSettings, PlacementChoice, is_loopback, leaves, load_settings
 from edge_daemon.settings import EdgeSettings
 
 PROTOCOL = {
@@ -130,6 +130,18 @@ def test_a_missing_required_setting_and_a_missing_file_are_named(tmp_path: Path)
         load_settings(EdgeSettings)
     with pytest.raises(SettingsError, match="nowhere"):
         load_settings(EdgeSettings, tmp_path / "nowhere.yaml")
+
+
+@pytest.mark.parametrize("cls", [EdgeSettings, CloudSettings])
+def test_a_setting_that_is_given_changes_no_other(tmp_path: Path, cls: type[PeerSettings]) -> None:
+    required = "device: pi\n" if cls is EdgeSettings else ""
+    untouched = load_settings(cls, written(tmp_path, required)).model_dump()
+    given = load_settings(cls, written(tmp_path, f"{required}model: {{num_threads: 2}}\nlog: {{level: debug}}\n"))
+    assert given.model_dump() == {
+        **untouched,
+        "model": {**untouched["model"], "num_threads": 2},
+        "log": {**untouched["log"], "level": LogLevel.DEBUG},
+    }
 
 
 def test_secrets_are_never_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
