@@ -1,12 +1,10 @@
 """`dragon-cloud`: the cloud peer's command."""
 
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
-
-from cloud_peer.settings import CloudSettings
-from dragon_runtime.processes import run_daemon
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -25,7 +23,11 @@ def run(
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Serve sessions until SIGTERM, then drain. Every setting of docs/settings.md can stand in the file."""
+    # Before numpy is loaded: its threads spin while they wait, which takes a core from the language model.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from cloud_peer import peer
+    from cloud_peer.settings import CloudSettings
+    from dragon_runtime.processes import run_daemon
 
     overrides = {"replica": replica, "documents": documents, "data_folder": data_folder, "log.level": log_level}
     raise typer.Exit(

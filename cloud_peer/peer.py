@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 from cloud_peer.settings import CloudSettings
 from cloud_peer.worker import CloudWorker
@@ -19,6 +20,8 @@ from dragon_runtime.preparation import Preparation
 from dragon_runtime.stores import open_store
 
 logger = logging.getLogger(__name__)
+
+PROGRESS_SECONDS = 10.0
 
 
 async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:
@@ -44,12 +47,11 @@ async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:
         stack.callback(registry.close)
         ingestion = await stack.enter_async_context(Ingestion(registry, store, embedder))
         if settings.documents is not None:
-            report = await add_folder(ingestion, settings.documents)
-            for path, reason in report.skipped:
-                logger.warning("skipped %s: %s", path, reason)
-            await ingestion.wait_until_done()
-            logger.info("public documents: %d added, %d known", report.num_added, report.num_known)
+            await _ingest(ingestion, settings.documents, stopped)
+        if stopped.is_set():
+            return
         metrics = PeerMetrics("dragon_cloud")
+        metrics.watch_free_sequences(lambda: engine.num_free_sequences)
         worker = CloudWorker(
             Preparation(engine=engine, embedder=embedder, retriever=store, protocol=settings),
             replica=settings.replica,
@@ -67,3 +69,22 @@ async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:
         await stopped.wait()
         await channels.stop_accepting()
         await worker.drain(settings.drain_seconds)
+
+
+async def _ingest(ingestion: Ingestion, folder: Path, stopped: asyncio.Event) -> None:
+    """Add the public documents and return when they can be found, or when we are told to stop."""
+    report = await add_folder(ingestion, folder)
+    for path, reason in report.skipped:
+        logger.warning("skipped %s: %s", path, reason)
+    done = asyncio.create_task(ingestion.wait_until_done(), name="public documents")
+    stop = asyncio.create_task(stopped.wait(), name="stop")
+    try:
+        while not (done.done() or stop.done()):
+            await asyncio.wait({done, stop}, timeout=PROGRESS_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            if not done.done():
+                logger.info("public documents: %d are not ready yet", await ingestion.count_waiting())
+    finally:
+        for task in (done, stop):
+            task.cancel()
+        await asyncio.gather(done, stop, return_exceptions=True)
+    logger.info("public documents: %d added, %d known", report.num_added, report.num_known)

@@ -25,6 +25,14 @@ class MetricsSettings(SettingsGroup):
     port: Port = Field(default=9464, description="Port metrics and health are served on.")
 
 
+class CloudModelSettings(ModelSettings):
+    """The language model of an end that serves many sessions."""
+
+    num_sequences: int = Field(
+        default=32, ge=1, le=256, description=str(ModelSettings.model_fields["num_sequences"].description)
+    )
+
+
 class CloudSettings(PeerSettings):
     """Everything a cloud peer can be told."""
 
@@ -43,7 +51,7 @@ class CloudSettings(PeerSettings):
         default=30.0, ge=0, le=3600, description="How long running sessions may go on at shutdown."
     )
     documents: UserPath | None = Field(default=None, description="Folder of public documents to ingest at start.")
-    model: ModelSettings = Field(default=ModelSettings(num_sequences=32), description="The language model.")
+    model: CloudModelSettings = Field(default=CloudModelSettings(), description="The language model.")
     embedding: EmbeddingSettings = Field(default=EmbeddingSettings(), description="The embedding model.")
     store: StoreSettings = Field(default=StoreSettings(), description="The public documents.")
     broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker.")

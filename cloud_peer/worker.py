@@ -30,6 +30,7 @@ class CloudWorker:
         self._preparation, self._max_sessions, self._metrics = preparation, max_sessions, metrics
         self._settings: SessionSettings = preparation.session_settings(limits=Limits(), replica=replica)
         self._sessions: dict[asyncio.Task[None], SessionDriver] = {}
+        self._is_draining = False
 
     @property
     def num_sessions(self) -> int:
@@ -45,6 +46,9 @@ class CloudWorker:
             return
         if isinstance(envelope.message, Probe):
             answer_probe(envelope, channel, now=now)
+        elif self._is_draining:
+            reason = "this replica is going away"
+            self._refuse(channel, Refused(reason=reason, retry_after_seconds=RETRY_SECONDS), now, envelope)
         elif len(self._sessions) >= self._max_sessions:
             reason = f"{len(self._sessions)} of {self._max_sessions} sessions are open"
             self._refuse(channel, Refused(reason=reason, retry_after_seconds=RETRY_SECONDS), now, envelope)
@@ -87,7 +91,8 @@ class CloudWorker:
             logger.error("a session broke", exc_info=error)
 
     async def drain(self, seconds: float) -> None:
-        """Let open sessions finish; those that do not are handed back: their devices carry on alone."""
+        """Take no more and let open sessions finish; the rest is handed back: their devices carry on alone."""
+        self._is_draining = True
         if self._sessions:
             logger.info("draining %d sessions for at most %g s", len(self._sessions), seconds)
             await asyncio.wait(tuple(self._sessions), timeout=seconds)

@@ -8,7 +8,7 @@ from typing import Any, Self
 
 import httpx
 
-from dragon_core.errors import DragonError, OurError
+from dragon_core.errors import DragonError, OurError, SettingsError
 
 Body = dict[str, Any]
 TIMEOUT = httpx.Timeout(10.0, read=600.0)
@@ -18,9 +18,20 @@ class ApiClient:
     """A device's API at `url`; use it inside `async with`."""
 
     def __init__(self, url: str, *, api_key: str | None = None) -> None:
+        """Take an address, with or without /v1 at its end.
+
+        Raises:
+            SettingsError: it is none.
+        """
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
-        self._url = url
-        self._client = httpx.AsyncClient(base_url=url, headers=headers, timeout=TIMEOUT)
+        # The address that OpenAI's clients are given ends with /v1; ours may be given the same.
+        self._url = url.rstrip("/").removesuffix("/v1")
+        if not self._url.startswith(("http://", "https://")):
+            raise SettingsError(f"{url} is no address of an API; write it as http://host:port")
+        try:
+            self._client = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=TIMEOUT)
+        except httpx.InvalidURL as error:
+            raise SettingsError(f"{url} is no address of an API: {error}") from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -62,9 +73,16 @@ class ApiClient:
         return str((await self._request("GET", "/v1/models"))["data"][0]["id"])
 
     async def add_document(self, path: Path) -> Body:
-        """Send a file; what comes back says how far it has come."""
-        with path.open("rb") as file:
-            return await self._request("POST", "/v1/documents", files={"file": (path.name, file)})
+        """Send a file; what comes back says how far it has come.
+
+        Raises:
+            OurError: it cannot be read, or the device does not take it.
+        """
+        try:
+            with path.open("rb") as file:
+                return await self._request("POST", "/v1/documents", files={"file": (path.name, file)})
+        except OSError as error:
+            raise OurError(f"{path} cannot be read: {error.strerror}") from error
 
     async def document(self, document_id: str) -> Body:
         return await self._request("GET", f"/v1/documents/{document_id}")

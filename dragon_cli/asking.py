@@ -73,7 +73,8 @@ def show_summary(console: Console, dragon: dict[str, Any]) -> None:
     table.add_row("aggregator", dragon["placement"])
     table.add_row("bytes", f"{dragon['bytes']['edge_to_cloud']} up, {dragon['bytes']['cloud_to_edge']} down")
     for document in dragon["documents"]:
-        table.add_row(f"{document['side']} document", f"{document['share']:.2f}  {document['name'] or document['id']}")
+        named = Text(f"{document['share']:.2f}  {document['name'] or document['id']}")
+        table.add_row(f"{document['side']} document", named)
     console.print(table)
 
 

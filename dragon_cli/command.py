@@ -33,13 +33,13 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
     """Run a command's work; a user's mistake ends in one line and exit code 1, an interrupt in 130."""
     try:
         return asyncio.run(work)
-    except DragonError as error:
+    except (DragonError, OSError) as error:  # a file or folder that cannot be used is named in the system's own error
         fail(error)
     except KeyboardInterrupt:
         raise typer.Exit(130) from None
 
 
-def fail(error: DragonError) -> NoReturn:
+def fail(error: DragonError | OSError) -> NoReturn:
     """One line on standard error, exit code 1."""
     typer.echo(f"dragonctl: {error}", err=True)
     raise typer.Exit(1) from error

@@ -5,9 +5,13 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
 
 from dragon_core.errors import DragonError
 from dragon_runtime.models import bundled_model
@@ -46,6 +50,15 @@ def examine(folder: Path) -> list[Finding]:
         _disk(folder),
         _writable(folder),
     ]
+
+
+def show(findings: Sequence[Finding], console: Console) -> None:
+    """A table for people."""
+    table = Table("", "what", Column("found", overflow="fold"), Column("what to do", overflow="fold"))
+    for finding in findings:
+        mark = Text("ok", "green") if finding.is_good else Text("missing", "red")
+        table.add_row(mark, finding.what, Text(finding.found), Text(finding.remedy))
+    console.print(table)
 
 
 def _python() -> Finding:

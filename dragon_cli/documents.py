@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
+from rich.table import Column, Table
+from rich.text import Text
 
 from dragon_cli.api_client import ApiClient
 from dragon_cli.command import ApiKey, ApiUrl, Json, connect, run
@@ -32,11 +33,11 @@ def add(
 
 async def _add(paths: Iterable[Path], url: str | None, api_key_file: Path | None) -> None:
     files = [file for path in paths for file in files_below(path)]
-    console = Console()
     async with connect(url, api_key_file) as client:
-        failed = await add_files(client, files, console)
-    if failed:
-        raise DocumentError(f"{failed} of {len(files)} documents were not taken")
+        num_failed = await add_files(client, files, Console(stderr=True))
+    if num_failed:
+        raise DocumentError(f"{num_failed} of {len(files)} documents were not taken")
+    typer.echo(f"{len(files)} documents can be found" if len(files) > 1 else f"{files[0].name} can be found")
 
 
 def files_below(path: Path) -> list[Path]:
@@ -56,15 +57,26 @@ def files_below(path: Path) -> list[Path]:
 
 
 async def add_files(client: ApiClient, files: list[Path], console: Console) -> int:
-    """Send files and follow their progress; returns how many failed."""
+    """Send files and follow their progress; returns how many failed. Interrupted, the device goes on with them."""
     num_failed = 0
-    with Progress(console=console, transient=True) as progress:
-        task = progress.add_task("adding documents", total=len(files))
-        for file in files:
-            progress.update(task, description=f"adding {file.name}")
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TaskProgressColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=len(files))
+
+        def tell(file: Path, problem: str) -> None:
+            progress.console.print(Text.assemble((str(file), "red"), f": {problem}"), soft_wrap=True)
+
+        for number, file in enumerate(files):
+            progress.update(task, description=f"adding {file.name}", completed=number)
             try:
                 document = await client.add_document(file)
+                shown = None
                 while document["state"] not in {"done", "failed"}:
+                    if document["error"] != shown and (shown := document["error"]):
+                        tell(file, shown)
+                    if document["num_passages"]:
+                        part = document["num_passages_done"] / document["num_passages"]
+                        progress.update(task, completed=number + part)
                     await asyncio.sleep(POLL_SECONDS)
                     document = await client.document(document["id"])
                 problem = document["error"]
@@ -72,8 +84,7 @@ async def add_files(client: ApiClient, files: list[Path], console: Console) -> i
                 problem = str(error)
             if problem:
                 num_failed += 1
-                progress.console.print(f"[red]{file}[/red]: {problem}", highlight=False)
-            progress.advance(task)
+                tell(file, problem)
     return num_failed
 
 
@@ -84,10 +95,17 @@ def list_documents(url: ApiUrl = None, api_key_file: ApiKey = None, is_json: Jso
     if is_json:
         typer.echo(json.dumps(documents, ensure_ascii=False))
         return
-    table = Table("name", "state", "passages", "bytes", "id")
+    if not documents:
+        typer.echo("there are no documents; `dragonctl documents add` adds some")
+        return
+    table = Table(Column("name", overflow="fold"), "state", "passages", "bytes", Column("id", no_wrap=True))
     for document in documents:
-        num_passages = f"{document['num_passages_done']}/{document['num_passages']}"
-        table.add_row(document["name"], document["state"], num_passages, str(document["size_bytes"]), document["id"])
+        total = document["num_passages"]
+        num_passages = "" if total is None else f"{document['num_passages_done']}/{total}"
+        row = (document["state"], num_passages, str(document["size_bytes"]), document["id"])
+        table.add_row(Text(document["name"]), *row)
+        if document["error"]:
+            table.add_row(Text(document["error"], "red"))
     Console().print(table)
 
 

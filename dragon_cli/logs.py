@@ -27,10 +27,14 @@ def last_lines(path: Path, num_lines: int) -> list[str]:
 def follow(paths: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
     """(name, line) for every line written from now on, for ever."""
     files: dict[str, BinaryIO] = {name: path.open("rb") for name, path in paths.items()}
+    for file in files.values():
+        file.seek(0, os.SEEK_END)
+    return _new_lines(files)
+
+
+def _new_lines(files: Mapping[str, BinaryIO]) -> Iterator[tuple[str, str]]:
     partial = dict.fromkeys(files, b"")
     try:
-        for file in files.values():
-            file.seek(0, os.SEEK_END)
         while True:
             for name, file in files.items():
                 *lines, partial[name] = (partial[name] + file.read()).split(b"\n")

@@ -12,15 +12,15 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from dragon_cli import doctor as machine
 from dragon_cli import documents
 from dragon_cli.api_client import ApiClient
 from dragon_cli.asking import as_json, show_legend, show_summary
 from dragon_cli.asking import ask as ask_device
 from dragon_cli.command import ApiKey, ApiUrl, Folder, Json, connect, fail, run
-from dragon_cli.doctor import examine
 from dragon_cli.logs import follow, last_lines
 from dragon_cli.stack import DEFAULT_FOLDER, PARTS, Stack, StackOptions
-from dragon_cli.starting import start, wait_until_ready
+from dragon_cli.starting import start, wait_until_ready, with_fetched_model
 from dragon_core.errors import DragonError, SettingsError
 from dragon_core.types import WeightingRule
 from dragon_runtime.settings.groups import PlacementChoice
@@ -64,10 +64,10 @@ def up(
     stack, console = Stack(folder), Console(stderr=True)
 
     async def bring_up() -> None:
-        start(stack, options)
+        start(stack, await with_fetched_model(options, stack.folder / "models", console))
         try:
             await wait_until_ready(stack, console)
-        except (DragonError, asyncio.CancelledError):
+        except BaseException:
             await asyncio.to_thread(stack.stop)
             raise
 
@@ -81,7 +81,7 @@ def down(folder: Folder = DEFAULT_FOLDER) -> None:
     try:
         with Console(stderr=True).status("stopping"):
             was_running = Stack(folder).stop()
-    except DragonError as error:
+    except (DragonError, OSError) as error:
         fail(error)
     typer.echo("stopped" if was_running else "nothing was running")
 
@@ -126,7 +126,8 @@ def _show_status(found: dict[str, Any], since: dict[str, float]) -> None:
     for part in found["parts"]:
         state = Text("running", "green") if part["running"] else Text("down", "red")
         seconds = f"{time.time() - since[part['name']]:.0f} s"
-        table.add_row(part["name"], state, str(part["pid"] or ""), str(part["restarts"]), seconds, part["problem"])
+        problem = Text(part["problem"])
+        table.add_row(part["name"], state, str(part["pid"] or ""), str(part["restarts"]), seconds, problem)
     console.print(table)
     for name, check in ((found["readiness"] or {}).get("checks") or {}).items():
         console.print(Text.assemble(f"{name:<8}", (check["message"], "green" if check["ready"] else "yellow")))
@@ -185,13 +186,13 @@ def ask(
     if seed is not None:
         request["seed"] = seed
 
-    def show(piece: Text) -> None:
+    def on_text(piece: Text) -> None:
         if not is_json:
             console.print(piece, end="")
 
     async def answer() -> None:
         async with connect(url, api_key_file) as client:
-            given = await ask_device(client, {**request, "model": await client.model()}, on_text=show)
+            given = await ask_device(client, {**request, "model": await client.model()}, on_text=on_text)
         if is_json:
             typer.echo(as_json(given))
             return
@@ -206,15 +207,11 @@ def ask(
 @app.command()
 def doctor(folder: Folder = DEFAULT_FOLDER, is_json: Json = False) -> None:
     """Say what this machine has of what DRAGON needs, and how to get the rest."""
-    findings = examine(folder)
+    findings = machine.examine(folder)
     if is_json:
         typer.echo(json.dumps([finding.to_dict() for finding in findings]))
     else:
-        table = Table("", "what", "found", "what to do")
-        for finding in findings:
-            mark = Text("ok", "green") if finding.is_good else Text("missing", "red")
-            table.add_row(mark, finding.what, finding.found, finding.remedy)
-        Console().print(table)
+        machine.show(findings, Console())
     if not all(finding.is_good for finding in findings):
         raise typer.Exit(1)
 
@@ -230,8 +227,14 @@ def demo(
     """Start both sides here, ask questions that need both, compare with one side alone, and stop everything."""
     from dragon_cli.demo import run_demo
 
-    options = StackOptions(rtt_ms=rtt_ms, model=model, model_sha256=model_sha256)
-    run(run_demo(options, folder=folder, output=output, console=Console(highlight=False, soft_wrap=True)))
+    console = Console(highlight=False, soft_wrap=True)
+
+    async def play() -> None:
+        asked = StackOptions(rtt_ms=rtt_ms, model=model, model_sha256=model_sha256)
+        options = await with_fetched_model(asked, DEFAULT_FOLDER / "models", console)
+        await run_demo(options, folder=folder, output=output, console=console)
+
+    run(play())
 
 
 def main() -> None:

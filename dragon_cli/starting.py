@@ -5,14 +5,23 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
 from dragon_cli.api_client import ApiClient
-from dragon_cli.stack import Stack, StackOptions, configure
+from dragon_cli.configuring import configure, is_address, require_digest
+from dragon_cli.stack import Stack, StackOptions
 from dragon_core.errors import OurError, SettingsError
+from dragon_runtime.models import resolve_model
+from dragon_runtime.settings import ModelSettings
 
 READY_SECONDS = 180.0
+"""How long nothing may be logged while we wait: many public documents take longer, and say how far they are."""
+SUPERVISOR_SECONDS = 20.0
 MAX_RESTARTS = 3
 PARTS_SHOWN = {"broker": "broker", "link": "slow link", "cloud": "cloud peer", "edge": "edge daemon"}
 
@@ -38,23 +47,49 @@ def start(stack: Stack, options: StackOptions) -> None:
         )
 
 
+async def with_fetched_model(options: StackOptions, folder: Path, console: Console) -> StackOptions:
+    """The options with a file for a model: what is given by address is fetched once into `folder`, for both ends.
+
+    Raises:
+        SettingsError: its digest is missing. ModelError: it cannot be fetched, or has another digest.
+    """
+    require_digest(options)
+    if options.model is None or not is_address(options.model):
+        return options
+    settings = ModelSettings(url=options.model, sha256=options.model_sha256)
+    columns = (TextColumn("fetching the model"), BarColumn(), DownloadColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None)
+        path = await resolve_model(
+            settings, folder, progress=lambda done, total: progress.update(task, completed=done, total=total)
+        )
+    return replace(options, model=str(path))
+
+
 async def wait_until_ready(stack: Stack, console: Console) -> None:
     """Return once the device answers and hears the cloud.
 
     Raises:
-        OurError: a part keeps ending, or it takes too long; says which part and where its log is.
+        OurError: a part keeps ending, or nothing happens for too long; says which part and where its log is.
     """
-    deadline = time.monotonic() + READY_SECONDS
+    started = changed = time.monotonic()
+    num_logged = 0
     async with ApiClient(stack.plan()["api_url"]) as client:
         with console.status("starting") as status:
-            while True:
-                waiting = _waiting_for(stack, await client.readiness())
-                if not waiting:
-                    return
-                status.update(f"waiting for {waiting}")
-                if time.monotonic() > deadline:
-                    raise OurError(f"after {READY_SECONDS:.0f} s still waiting for {waiting}; see `dragonctl logs`")
+            while waiting := _waiting_for(stack, await client.readiness()):
+                status.update(f"waiting for {escape(waiting)}")
+                now = time.monotonic()
+                if not stack.is_running and now > started + SUPERVISOR_SECONDS:
+                    raise OurError(f"the stack ended while it started; see {stack.log_path('supervisor')}")
+                if num_logged != (num_logged := _num_logged_bytes(stack)):
+                    changed = now
+                if now > changed + READY_SECONDS:
+                    raise OurError(f"after {now - started:.0f} s still waiting for {waiting}; see `dragonctl logs`")
                 await asyncio.sleep(0.1)
+
+
+def _num_logged_bytes(stack: Stack) -> int:
+    return sum(path.stat().st_size for path in stack.log_path("any").parent.glob("*.log"))
 
 
 def _waiting_for(stack: Stack, readiness: dict[str, object] | None) -> str:

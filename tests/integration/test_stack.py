@@ -1,36 +1,42 @@
 """The whole of it with real parts: broker, slow link, cloud peer, edge daemon, models, stores; faults in mid-answer."""
 
+import functools
 import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
+import yaml
 from openai import OpenAI
 
 from dragon_cli.stack import Stack
+from dragon_runtime.answer_schema import DragonSummary
+from dragon_runtime.mosquitto import free_port
+from tests.local_stack import (
+    Streamed,
+    ask,
+    at_piece,
+    dragonctl,
+    is_prefix,
+    pid_of,
+    sample,
+    stream,
+    wait_until,
+    wait_until_mixing,
+)
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 
 DOCUMENTS = Path(__file__).parents[2] / "dragon_cli" / "demo_documents"
 HOTEL = "What is the name of my hotel in Lisbon, and what is the currency used in Lisbon?"
+NUMBERS = "Write the numbers from 1 to 500, one after the other: 1, 2, 3, 4, 5,"
+"""Without chance its answer goes on for longer than any fault lasts."""
 STORY = "Tell me a very long story about my hotel in Lisbon and the tram."
-
-
-def dragonctl(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "dragon_cli.main", *arguments],
-        env={**os.environ, "DRAGONCTL_FOLDER": str(folder)},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
 
 
 @pytest.fixture(scope="module")
@@ -53,46 +59,6 @@ def client(stack: Stack) -> Iterator[OpenAI]:
         yield client
 
 
-def wait_until_mixing(stack: Stack) -> None:
-    deadline = time.monotonic() + 60
-    while httpx.get(f"{stack.plan()['api_url']}/readyz").json()["status"] != "ready":
-        assert time.monotonic() < deadline, "the cloud is not heard again"
-        time.sleep(0.1)
-
-
-def pid_of(stack: Stack, part: str) -> int:
-    return next(each.pid for each in stack.parts() if each.name == part and each.pid is not None)
-
-
-def request(client: OpenAI, question: str, **options: Any) -> dict[str, Any]:
-    model = client.models.list().data[0].id
-    return {"model": model, "messages": [{"role": "user", "content": question}], "seed": 5, **options}
-
-
-def ask(client: OpenAI, question: str, **options: Any) -> tuple[str, dict[str, Any]]:
-    """(text, the `dragon` object) of a completion that is not streamed."""
-    whole = client.chat.completions.create(**request(client, question, **options)).model_dump()
-    return whole["choices"][0]["message"]["content"], whole["dragon"]
-
-
-def ask_with_fault(
-    client: OpenAI, faults: dict[int, Callable[[], None]], **options: Any
-) -> tuple[str, list[bool], dict[str, Any]]:
-    """(text, whether each piece is degraded, the `dragon` object); a fault strikes after so many pieces."""
-    texts: list[str] = []
-    is_degraded: list[bool] = []
-    dragon: dict[str, Any] = {}
-    for chunk in client.chat.completions.create(stream=True, **request(client, STORY, **options)):
-        body = chunk.model_dump()
-        if content := body["choices"][0]["delta"].get("content"):
-            texts.append(content)
-            is_degraded.append(body["dragon"]["is_degraded"])
-            faults.get(len(texts), lambda: None)()
-        elif body["choices"][0]["finish_reason"]:
-            dragon = body["dragon"]
-    return "".join(texts), is_degraded, dragon
-
-
 def test_an_answer_comes_from_both_sides(client: OpenAI) -> None:
     text, dragon = ask(client, HOTEL, temperature=0, max_tokens=48)
     assert "mirador" in text.lower()
@@ -103,49 +69,186 @@ def test_an_answer_comes_from_both_sides(client: OpenAI) -> None:
     assert all(document["name"] is None for document in dragon["documents"] if document["side"] == "cloud")
 
 
+def test_what_goes_with_an_answer_has_the_documented_schema(stack: Stack, client: OpenAI) -> None:
+    options = ("--temperature", "0", "--max-tokens", "16", "--seed", "5")
+    printed = dragonctl("ask", "--json", HOTEL, *options, folder=stack.folder)
+    assert printed.returncode == 0, printed.stderr
+    told = yaml.safe_load(printed.stdout)
+    text, dragon = ask(client, HOTEL, temperature=0, max_tokens=16)
+    assert told["text"] == text
+    for found in (told["dragon"], dragon):
+        summary = DragonSummary.model_validate(found, strict=False)
+        assert summary.seed == 5
+        assert summary.num_tokens == summary.mixed_tokens + summary.degraded_tokens
+
+
 def test_the_same_seed_gives_the_same_answer_streamed_or_not(client: OpenAI) -> None:
-    options = {"temperature": 0.8, "max_tokens": 40}
-    whole, _ = ask(client, STORY, **options)
-    streamed, _, _ = ask_with_fault(client, {}, **options)
-    other, _ = ask(client, STORY, **{**options, "seed": 6})
-    assert streamed == whole
+    whole, _ = ask(client, STORY, temperature=0.8, max_tokens=40)
+    other, _ = ask(client, STORY, temperature=0.8, max_tokens=40, seed=6)
+    assert stream(client, STORY, temperature=0.8, max_tokens=40).text == whole
     assert other != whole
 
 
 def test_a_cut_link_degrades_the_answer_and_is_mended(stack: Stack, client: OpenAI) -> None:
     link = pid_of(stack, "link")
-    faults = {
-        5: lambda: os.kill(link, signal.SIGUSR1),
-        12: lambda: os.kill(link, signal.SIGUSR2),
-    }
+
+    def on_piece(streamed: Streamed) -> None:
+        if len(streamed.texts) == 5:
+            os.kill(link, signal.SIGUSR1)
+        elif sum(streamed.is_degraded) == 3:
+            os.kill(link, signal.SIGUSR2)
+
+    options = {"on_piece": on_piece, "is_enough": lambda streamed: streamed.is_mixed_again}
     try:
-        _, is_degraded, dragon = ask_with_fault(client, faults, temperature=0.8, max_tokens=400)
+        streamed = stream(client, STORY, **options, temperature=0.8, max_tokens=400)
     finally:
         os.kill(link, signal.SIGUSR2)
-    assert dragon["degraded_tokens"] > 0
-    assert not is_degraded[0]
-    first = is_degraded.index(True)
-    assert False in is_degraded[first:], "after the link was back no token was mixed again"
+    undisturbed = stream(client, STORY, temperature=0.8, max_tokens=30)
+    assert not any(streamed.is_degraded[:5])
+    assert streamed.is_mixed_again, "after the link was back no token was mixed again"
+    assert not any(undisturbed.is_degraded)
+    assert is_prefix(undisturbed.text, streamed.text_before_degraded)
 
 
-def test_a_killed_broker_does_not_stop_the_answer(stack: Stack, client: OpenAI) -> None:
-    options = {"temperature": 0.8, "max_tokens": 80}
-    whole, _, _ = ask_with_fault(client, {}, **options)
+def test_a_killed_broker_changes_no_token_that_both_ends_wrote(stack: Stack, client: OpenAI) -> None:
     broker = pid_of(stack, "broker")
-    text, is_degraded, dragon = ask_with_fault(client, {5: lambda: os.kill(broker, signal.SIGKILL)}, **options)
-    assert dragon
-    assert text == whole or any(is_degraded)
-    wait_until_mixing(stack)
+    streamed = stream(
+        client,
+        STORY,
+        on_piece=at_piece(5, lambda: os.kill(broker, signal.SIGKILL)),
+        is_enough=lambda streamed: (
+            streamed.is_mixed_again or (len(streamed.texts) > 60 and not any(streamed.is_degraded))
+        ),
+        temperature=0.8,
+        max_tokens=400,
+    )
+    assert not any(streamed.is_degraded[:5])
+    assert streamed.is_mixed_again or not any(streamed.is_degraded), "after the broker was back no token was mixed"
     assert pid_of(stack, "broker") != broker
+    wait_until_mixing(stack)
+    undisturbed = stream(client, STORY, temperature=0.8, max_tokens=30)
+    assert not any(undisturbed.is_degraded)
+    assert is_prefix(undisturbed.text, streamed.text_before_degraded)
 
 
-def test_a_client_that_hangs_up_frees_its_session(stack: Stack, client: OpenAI) -> None:
-    with client.chat.completions.create(stream=True, **request(client, STORY, max_tokens=400)) as stream:
-        next(iter(stream))
-    deadline = time.monotonic() + 20
-    while "dragon_edge_open_sessions 0.0" not in (metrics := httpx.get(f"{stack.plan()['api_url']}/metrics").text):
-        assert time.monotonic() < deadline, metrics
-        time.sleep(0.1)
+def has_none_open(end: str, url: str) -> bool:
+    return sample(url, f"{end}_open_sessions") == 0
+
+
+def test_a_client_that_hangs_up_frees_both_ends(stack: Stack, client: OpenAI) -> None:
+    ends = {"dragon_edge": stack.plan()["api_url"], "dragon_cloud": stack.plan()["metrics_url"]}
+    free = {end: sample(url, f"{end}_free_sequences") for end, url in ends.items()}
+    assert free == {"dragon_edge": 8, "dragon_cloud": 8}
+    num_cancelled = {end: sample(url, f"{end}_answers_total", reason="cancelled") for end, url in ends.items()}
+
+    def while_it_runs() -> None:
+        for end, url in ends.items():
+            assert sample(url, f"{end}_open_sessions") == 1
+            assert sample(url, f"{end}_free_sequences") < free[end]
+
+    stream(client, STORY, on_piece=at_piece(1, while_it_runs), is_enough=lambda _: True, max_tokens=400)
+    for end, url in ends.items():
+        wait_until(functools.partial(has_none_open, end, url), f"{end} ended its session")
+        assert sample(url, f"{end}_free_sequences") == free[end]
+        assert sample(url, f"{end}_answers_total", reason="cancelled") == num_cancelled[end] + 1
+
+
+def is_connected(stack: Stack) -> bool:
+    try:
+        return sample(stack.plan()["metrics_url"], "dragon_cloud_broker_connected") == 1
+    except httpx.TransportError:
+        return False
+
+
+def test_a_cloud_peer_that_is_told_to_go_leaves_no_answer_unfinished(stack: Stack, client: OpenAI) -> None:
+    cloud = pid_of(stack, "cloud")
+    options: dict[str, Any] = {"temperature": 0.8, "max_tokens": 60}
+    streamed = stream(client, STORY, on_piece=at_piece(5, lambda: os.kill(cloud, signal.SIGTERM)), **options)
+    assert streamed.dragon["num_tokens"] == 60
+    assert not any(streamed.is_degraded[:5])
+    assert "draining 1 sessions for at most 5 s" in stack.log_path("cloud").read_text()
+    wait_until(lambda: pid_of(stack, "cloud") != cloud, "another cloud peer runs")
+    replaced = next(part for part in stack.parts() if part.name == "cloud")
+    assert replaced.problem.startswith("ended with 0: "), "it ended by itself"
+    wait_until(lambda: is_connected(stack), "the new cloud peer serves")
+    wait_until_mixing(stack)
+    undisturbed = stream(client, STORY, **options)
+    assert not any(undisturbed.is_degraded)
+    assert is_prefix(undisturbed.text, streamed.text_before_degraded)
+
+
+class SecondReplica:
+    """A cloud peer beside that of the stack, which hands everything back as soon as it is told to go."""
+
+    def __init__(self, stack: Stack, folder: Path) -> None:
+        port = free_port()
+        self.url = f"http://127.0.0.1:{port}"
+        settings = yaml.safe_load((stack.folder / "cloud.yaml").read_text())
+        changes = {"replica": "second", "data_folder": str(folder / "data"), "metrics": {"port": port}}
+        (folder / "second.yaml").write_text(yaml.safe_dump({**settings, **changes, "drain_seconds": 0}))
+        command = [sys.executable, "-m", "cloud_peer.main", "run", "--settings", str(folder / "second.yaml")]
+        self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
+
+    def sample(self, name: str) -> float:
+        """A metric; 0 before it serves any."""
+        try:
+            return sample(self.url, f"dragon_cloud_{name}")
+        except httpx.TransportError:
+            return 0.0
+
+
+@pytest.fixture
+def second(stack: Stack, tmp_path: Path) -> Iterator[SecondReplica]:
+    second = SecondReplica(stack, tmp_path)
+    try:
+        wait_until(lambda: second.sample("broker_connected") == 1, "the second replica is connected")
+        yield second
+    finally:
+        second.process.kill()
+        second.process.wait()
+
+
+def test_each_session_is_served_by_exactly_one_of_two_replicas(
+    stack: Stack, client: OpenAI, second: SecondReplica
+) -> None:
+    first_url = stack.plan()["metrics_url"]
+
+    def served() -> tuple[float, float]:
+        return sample(first_url, "dragon_cloud_answers_total"), second.sample("answers_total")
+
+    def is_counted(number: int) -> bool:
+        return sum(served()) - sum(before) == number
+
+    before = served()
+    for number in range(1, 7):
+        _, dragon = ask(client, HOTEL, temperature=0, max_tokens=4, seed=number)
+        assert (dragon["mixed_tokens"], dragon["degraded_tokens"]) == (4, 0)
+        wait_until(functools.partial(is_counted, number), "it was counted once")
+    assert all(after > earlier for earlier, after in zip(before, served(), strict=True)), "one had nothing to do"
+
+
+def test_an_answer_that_a_replica_hands_back_is_taken_on_by_another(client: OpenAI, second: SecondReplica) -> None:
+    is_told = False
+
+    def on_piece(streamed: Streamed) -> None:
+        nonlocal is_told
+        if len(streamed.texts) == 3 and second.sample("open_sessions") == 1:
+            second.process.terminate()
+            is_told = True
+
+    def is_enough(streamed: Streamed) -> bool:
+        return streamed.is_mixed_again or (len(streamed.texts) == 3 and not is_told)
+
+    for _ in range(6):  # the broker lets the replicas take turns
+        streamed = stream(client, NUMBERS, on_piece=on_piece, is_enough=is_enough, temperature=0, max_tokens=400)
+        if is_told:
+            break
+    assert is_told, "the second replica was never asked"
+    assert second.process.wait(60) == 0
+    assert streamed.is_mixed_again, f"no other replica took it on: {streamed}"
+    undisturbed = stream(client, NUMBERS, temperature=0, max_tokens=30)
+    assert not any(undisturbed.is_degraded)
+    assert is_prefix(undisturbed.text, streamed.text_before_degraded)
 
 
 def test_a_stack_is_started_once_and_leaves_nothing(tmp_path: Path) -> None:
@@ -160,16 +263,3 @@ def test_a_stack_is_started_once_and_leaves_nothing(tmp_path: Path) -> None:
     assert not stack.is_running, "every part holds the lock as long as it lives"
     with pytest.raises(httpx.ConnectError):
         httpx.get(f"{stack.plan()['api_url']}/healthz")
-
-
-def test_a_wrong_use_is_one_line(tmp_path: Path) -> None:
-    for arguments, told in (
-        (("up", "--public-documents", str(tmp_path / "none")), "no folder"),
-        (("status",), "dragonctl up"),
-        (("logs",), "dragonctl up"),
-        (("ask", "anything", "--url", "http://127.0.0.1:9"), "nothing answers"),
-    ):
-        ended = dragonctl(*arguments, folder=tmp_path / "stack")
-        assert ended.returncode == 1
-        assert told in ended.stderr
-        assert "Traceback" not in ended.stderr
