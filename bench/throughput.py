@@ -36,9 +36,9 @@ from dragon_runtime.settings.groups import WeightingSettings
 
 NUM_ANSWERS = 8
 NUM_SESSIONS = 2 * NUM_ANSWERS
-MAX_TOKENS = 96
+MAX_TOKENS = 48
 NUM_ROUNDS = 3
-NUM_RAW_STEPS = 48
+NUM_RAW_STEPS = 24
 RULE = WeightingRule.RELEVANCE
 PATIENT = Limits(prefill_deadline=600.0, stall_floor=60.0)
 """All prompts are prefilled one after the other: nobody gives up meanwhile."""

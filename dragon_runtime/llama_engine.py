@@ -23,6 +23,9 @@ from dragon_runtime.llama_session import LlamaSession
 
 logger = logging.getLogger(__name__)
 
+GATHERING_PART = 0.05
+"""How long to wait for sessions that have nothing to decode yet, in parts of a step."""
+
 
 class LlamaEngine:
     """A GGUF model that steps several sessions at once; see `Engine`. Made by `load`."""
@@ -222,10 +225,21 @@ class LlamaEngine:
             for session in self._sessions
         )
 
+    def _is_gathered(self) -> bool:
+        """Whether every session has something to decode, or something else must be done first."""
+        if self._is_stopping or self._released:
+            return True
+        return all(
+            session.has_failed or session.inbox or session.first_step is None or session.sequences.has_waiting
+            for session in self._sessions
+        )
+
     def _turn(self) -> bool:
         """At most one piece of one prompt, and one step of everything else; False at the end."""
         with self._wake:
             self._wake.wait_for(self._has_work)
+            # One batch of all sessions costs less than two of some: those that are nearly ready are waited for.
+            self._wake.wait_for(self._is_gathered, timeout=GATHERING_PART * self._batches.decode_seconds)
             if self._is_stopping:
                 return False
             while self._released:

@@ -89,10 +89,12 @@ class LlamaSequences:
             DecodeAborted: `abort` was asked for. EngineError: the library could not decode.
             OurError: a batch that does not fit.
         """
-        batch, wanted, at = self._batch, [], 0
+        batch, at = self._batch, 0
+        wanted: dict[int, int] = {}
         if sum(len(piece.tokens) for piece in pieces) > BATCH_TOKENS:
             raise OurError(f"a batch of more than {BATCH_TOKENS} tokens")
-        for piece in pieces:
+        # Only runs of consecutive sequences are computed together, so they go in their order.
+        for index, piece in sorted(enumerate(pieces), key=lambda each: each[1].sequence):
             if piece.position + len(piece.tokens) > self.context_length:
                 raise OurError(f"a sequence of more than {self.context_length} tokens")
             for offset, token in enumerate(piece.tokens):
@@ -104,14 +106,14 @@ class LlamaSequences:
                 at += 1
             if piece.wants_logits:
                 batch.logits[at - 1] = 1
-                wanted.append(at - 1)
+                wanted[index] = at - 1
         batch.n_tokens = at
         status = self._llama.llama_decode(self._pointer, batch)
         if status == _ABORTED:
             raise DecodeAborted(f"a batch of {at} tokens was dropped")
         if status != 0:
             raise EngineError(f"llama.cpp could not decode a batch of {at} tokens (status {status})")
-        return [self._logits(index) for index in wanted]
+        return [self._logits(wanted[index]) for index in sorted(wanted)]
 
     def _logits(self, index: int) -> NDArray[np.float32]:
         """A copy: the next decode writes over the library's own."""
