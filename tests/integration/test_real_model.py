@@ -39,8 +39,8 @@ TRIP = replace(
     seed=9,
 )
 QUESTIONS = {
-    (rule, temperature): replace(STORY, rule=rule, temperature=temperature)
-    for rule in (WeightingRule.RELEVANCE, WeightingRule.EVIDENCE)
+    (rule, temperature): replace(STORY, rule=rule, temperature=temperature, seed=seed)
+    for seed, rule in enumerate((WeightingRule.RELEVANCE, WeightingRule.EVIDENCE))
     for temperature in (0.0, 0.7)
 }
 WAYS = {
