@@ -8,16 +8,15 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import msgspec
-import numpy as np
 
 from bench.delayed_channel import DelayedChannel
 from bench.factbook import Prompt
 from dragon_core.errors import EngineError
 from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
-from dragon_core.mixture import publish
 from dragon_core.session.events import Closed, Emit, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
@@ -108,7 +107,7 @@ class OwnDecoding:
 
     def prefill_all(self, requests: Sequence[EngineRequest]) -> None:
         """Put the prompts of all requests into the first sequences, one after the other."""
-        for sequence, prompt in enumerate(prompt for request in requests for prompt in prompts_of(request)):
+        for sequence, prompt in enumerate(prompt for request in requests for prompt in request.prompts):
             self.sequences.cut(sequence, 0)
             for start in range(0, len(prompt), PREFILL_CHUNK):
                 chunk = prompt[start : start + PREFILL_CHUNK]
@@ -118,20 +117,11 @@ class OwnDecoding:
         """Feed one token per request at `position` of its answer in one batch, and publish what comes out."""
         pieces: list[Piece] = []
         for request, token in zip(requests, tokens, strict=True):
-            for prompt in prompts_of(request):
+            for prompt in request.prompts:
                 pieces.append(Piece(len(pieces), len(prompt) + position, (token,), wants_logits=True))
         logits = iter(self.sequences.decode(pieces))
         for request in requests:
-            rows = [next(logits) for _ in prompts_of(request)]
-            num_contexts = len(request.contexts)
-            publish(
-                np.stack(rows[:num_contexts]),
-                rows[num_contexts] if request.bare_prompt is not None else None,
-                np.array([context.relevance for context in request.contexts]),
-                weighting=request.weighting,
-                sampling=request.sampling,
-                cut=request.cut,
-            )
+            request.publish(list(islice(logits, len(request.prompts))))
 
     def seconds_per_token(self, request: EngineRequest, tokens: Sequence[int]) -> float:
         """Feed the tokens of an answer after the prompts; the mean of all steps."""
@@ -140,12 +130,6 @@ class OwnDecoding:
         for at, token in enumerate(tokens):
             self.step_all([request], [token], at)
         return (time.perf_counter() - started) / len(tokens)
-
-
-def prompts_of(request: EngineRequest) -> list[tuple[int, ...]]:
-    """One per sequence: the contexts, then the bare prompt where the rule needs it."""
-    prompts = [context.tokens for context in request.contexts]
-    return prompts if request.bare_prompt is None else [*prompts, request.bare_prompt]
 
 
 class End:

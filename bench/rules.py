@@ -26,7 +26,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from bench.ends import FixedPassages, Settings, open_message, prompts_of
+from bench.ends import FixedPassages, Settings, open_message
 from bench.factbook import Prompt, prompts
 from bench.questions import Kind, Study, make_study
 from bench.scoring import (
@@ -44,7 +44,6 @@ from bench.scoring import (
 )
 from dragon_core.coupling import SharedNoise
 from dragon_core.errors import ModelError
-from dragon_core.mixture import publish
 from dragon_core.session.ending import Ending
 from dragon_core.types import Peer, Published
 from dragon_runtime.embedders import BUNDLED, open_embedder
@@ -147,16 +146,9 @@ class Writer:
         return text.decode("utf-8", "replace")
 
     def _publish(self, requests: Sequence[EngineRequest], answer: Tokens) -> list[Published]:
-        self._decode([prompt for request in requests for prompt in prompts_of(request)], answer)
+        self._decode([prompt for request in requests for prompt in request.prompts], answer)
         return [
-            publish(
-                np.stack([self._logits[context.tokens, answer] for context in request.contexts]),
-                None if request.bare_prompt is None else self._logits[request.bare_prompt, answer],
-                np.array([context.relevance for context in request.contexts]),
-                weighting=request.weighting,
-                sampling=request.sampling,
-                cut=request.cut,
-            ).published
+            request.publish([self._logits[prompt, answer] for prompt in request.prompts]).published
             for request in requests
         ]
 

@@ -1,6 +1,5 @@
 """How a token is chosen from p~, and what each peer guesses it will be. Strategies of the session, without state."""
 
-import math
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -33,18 +32,16 @@ class Coupling(Protocol):
         """The target, or None while a frame is missing."""
 
 
-def _best(ids: IdArray, scores: FloatArray, num_guesses: int) -> tuple[Guess, ...]:
-    """The highest scores, ties to the lowest id; `ids` ascending."""
+def _best(ids: IdArray, scores: FloatArray, num_guesses: int, *, nat: FloatArray) -> tuple[Guess, ...]:
+    """The highest scores, ties to the lowest id; `ids` ascending, gaps between `nat`, the scores in nat."""
     order = np.argsort(-scores, kind="stable")[:num_guesses]
-    best = scores[order[0]]
-    return tuple(Guess(int(ids[at]), float(best - scores[at])) for at in order)
+    best = nat[order[0]]
+    return tuple(Guess(int(ids[at]), float(best - nat[at])) for at in order)
 
 
 def _likeliest(ids: IdArray, probabilities: FloatArray, num_guesses: int) -> tuple[Guess, ...]:
-    """The highest probabilities, ties to the lowest id, their gaps in nat; `ids` ascending."""
-    order = np.argsort(-probabilities, kind="stable")[:num_guesses]
-    best = probabilities[order[0]]
-    return tuple(Guess(int(ids[at]), math.log(best / probabilities[at])) for at in order)
+    """The highest probabilities themselves: their logarithms may tie where they do not."""
+    return _best(ids, probabilities, num_guesses, nat=np.log(probabilities))
 
 
 def _settled(mixture: Mixture, at: int, num_top_logprobs: int | None) -> Settled:
@@ -97,7 +94,8 @@ class SharedNoise:
         ids, probabilities = sorted_by_id(published.distribution)
         if self._is_greedy:
             return _likeliest(ids, probabilities, num_guesses)
-        return _best(ids, self._scores(position, ids, probabilities), num_guesses)
+        scores = self._scores(position, ids, probabilities)
+        return _best(ids, scores, num_guesses, nat=scores)
 
     def settle(self, position: int, opener: Published | None, other: Published | None) -> Settled | None:
         """The argmax over both frames; over one alone where the other could not change it."""
@@ -153,7 +151,7 @@ class IndependentDrafts:
         if self._is_greedy:
             return _likeliest(ids, probabilities, num_guesses)
         scores = np.log(probabilities) + gumbel(self._seed, _DRAFT[peer], position, ids)
-        return _best(ids, scores, num_guesses)
+        return _best(ids, scores, num_guesses, nat=scores)
 
     def settle(self, position: int, opener: Published | None, other: Published | None) -> Settled | None:
         """Both frames are needed at every position."""

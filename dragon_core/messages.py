@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from dragon_core.errors import PeerError
+from dragon_core.topics import NAME_PATTERN
 from dragon_core.types import CouplingKind, Peer, Vocabulary, WeightingRule
 
 PROTOCOL_VERSION = 1
@@ -23,7 +24,7 @@ Share = Annotated[int, msgspec.Meta(ge=0, le=1000)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Logprob = Annotated[float, msgspec.Meta(ge=-1000, le=0.001)]  # above 0 by rounding only; the least float64 has -745
 Name = Annotated[str, msgspec.Meta(max_length=200)]
-TopicName = Annotated[str, msgspec.Meta(pattern=r"^[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?\Z")]
+TopicName = Annotated[str, msgspec.Meta(pattern=rf"^{NAME_PATTERN}\Z")]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARACTERS)]
 Role = Literal["system", "user", "assistant"]
 Text = Annotated[str, msgspec.Meta(max_length=2_000_000)]

@@ -7,7 +7,9 @@ from dragon_core.errors import OurError, PeerError
 
 ROOT = "dragon/v1"
 SHARE_GROUP = "cloud"
-_NAME = re.compile(r"[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?")
+NAME_PATTERN = "[a-z0-9]([-a-z0-9.]{0,61}[a-z0-9])?"
+"""What can stand in a topic, as a whole."""
+_NAME = re.compile(NAME_PATTERN)
 _SESSION = re.compile(r"[0-9a-f]{32}")
 
 

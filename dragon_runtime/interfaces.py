@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dragon_core.mixture import publish
 from dragon_core.types import Command, Context, Cut, Sampling, Step, Vocabulary, Weighting
 
 
@@ -33,6 +34,24 @@ class EngineRequest:
     cut: Cut
     max_branches: int
     max_tokens: int
+
+    @property
+    def prompts(self) -> list[tuple[int, ...]]:
+        """One per sequence of a branch: the contexts, then the bare prompt where the rule needs it."""
+        prompts = [context.tokens for context in self.contexts]
+        return prompts if self.bare_prompt is None else [*prompts, self.bare_prompt]
+
+    def publish(self, logits: Sequence[NDArray[np.float32]]) -> Step:
+        """Mix one step's logits, a row (V,) per prompt in their order, cut and quantise."""
+        num_contexts = len(self.contexts)
+        return publish(
+            np.stack(logits[:num_contexts]),
+            None if self.bare_prompt is None else logits[num_contexts],
+            np.array([context.relevance for context in self.contexts]),
+            weighting=self.weighting,
+            sampling=self.sampling,
+            cut=self.cut,
+        )
 
 
 class EngineSession(Protocol):

@@ -40,7 +40,6 @@ class LlamaEngine:
         self._wake = threading.Condition()
         self._is_stopping = False
         self._failure: Exception | None = None
-        self._in_batch: frozenset[LlamaSession] = frozenset()
         self._is_waking = False
         self._batches = Batches(memory, on_batch=self._on_batch)
         self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
@@ -118,7 +117,7 @@ class LlamaEngine:
     async def open(self, request: EngineRequest, *, on_step: StepListener, on_failure: FailureListener) -> LlamaSession:
         """Prefill all contexts; see `Engine`."""
         self._require_sound(request)
-        num_needed = (len(request.contexts) + (request.bare_prompt is not None)) * request.max_branches
+        num_needed = len(request.prompts) * request.max_branches
         if num_needed > len(self._free):
             raise CapacityError(
                 f"the answer needs {num_needed} sequences, {len(self._free)} of {self._num_sequences} are free: "
@@ -149,9 +148,7 @@ class LlamaEngine:
         return session
 
     def _require_sound(self, request: EngineRequest) -> None:
-        prompts = [context.tokens for context in request.contexts]
-        if request.bare_prompt is not None:
-            prompts.append(request.bare_prompt)
+        prompts = request.prompts
         if not request.contexts or not all(prompts):
             raise OurError("an engine session needs at least one context, and no prompt may be empty")
         longest = max(len(prompt) for prompt in prompts) + request.max_tokens
@@ -220,19 +217,13 @@ class LlamaEngine:
     def _has_work(self) -> bool:
         if self._is_stopping or self._released:
             return True
-        return any(
-            not session.has_failed and (session.inbox or session.first_step is None or session.sequences.has_waiting)
-            for session in self._sessions
-        )
+        return any(session.has_work for session in self._sessions if not session.has_failed)
 
     def _is_gathered(self) -> bool:
         """Whether every session has something to decode, or something else must be done first."""
         if self._is_stopping or self._released:
             return True
-        return all(
-            session.has_failed or session.inbox or session.first_step is None or session.sequences.has_waiting
-            for session in self._sessions
-        )
+        return all(session.has_work for session in self._sessions if not session.has_failed)
 
     def _turn(self) -> bool:
         """At most one piece of one prompt, and one step of everything else; False at the end."""
@@ -285,19 +276,18 @@ class LlamaEngine:
 
     def _on_batch(self, running: Running) -> None:
         with self._wake:
-            for session in self._in_batch:
+            for session in self._sessions:
                 session.running.clear()
-            self._in_batch = frozenset(session for session, _ in running)
             for session, feed in running:
                 session.running.append(feed)
-            for session in self._in_batch:
+            for session in self._sessions:
                 session.give_up(session.inbox)
             self._abort_unwanted()
 
     def _abort_unwanted(self) -> None:
         """With the lock held: stop the running batch when no session in it needs its part, and only then."""
-        given_up = {session for session, _ in self._released}
-        is_needed = any(session.running for session in self._in_batch - given_up)
+        given_up = [session for session, _ in self._released]
+        is_needed = any(session.running for session in self._sessions if session not in given_up)
         self._memory.abort(is_wanted=self._is_stopping or not is_needed)
 
 

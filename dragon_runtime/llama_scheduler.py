@@ -35,9 +35,7 @@ class SessionSequences:
 
     def __init__(self, request: EngineRequest, sequences: Sequence[int]) -> None:
         self.request = request
-        self.prompts = [context.tokens for context in request.contexts]
-        if request.bare_prompt is not None:
-            self.prompts.append(request.bare_prompt)
+        self.prompts = request.prompts
         self.all_sequences = tuple(sequences)
         self._free = list(sequences)
         self._num_prefilled = [0] * len(self.prompts)

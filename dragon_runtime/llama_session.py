@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 
 from dragon_core.distribution import quantise_weight
 from dragon_core.errors import EngineError, OurError
-from dragon_core.mixture import publish
 from dragon_core.types import BranchId, Command, Drop, Fork, Rollback, Step
 from dragon_core.weighting import constant_weight
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
@@ -71,6 +70,11 @@ class LlamaSession:
     def prefill_seconds(self) -> float:
         return self._prefill_seconds
 
+    @property
+    def has_work(self) -> bool:
+        """Whether the thread has something to do for it. With the engine's lock held."""
+        return bool(self.inbox) or self.first_step is None or self.sequences.has_waiting
+
     def submit(self, commands: Sequence[Command]) -> None:
         """Queue commands; see `EngineSession`."""
         if self._is_closed:
@@ -100,23 +104,14 @@ class LlamaSession:
             await asyncio.shield(self._release(self))
 
     def publish(self, logits: Sequence[NDArray[np.float32]]) -> Step:
-        """Mix one step's logits, one row (V,) per context and one of the bare prompt where the rule needs it.
+        """Mix one step's logits; see `EngineRequest.publish`.
 
         Raises:
             EngineError: logits that are no numbers.
         """
         if not np.isfinite([row.max() for row in logits]).all():
             raise EngineError("the language model computed nan or infinity: its file may be damaged; get it again")
-        request = self.sequences.request
-        num_contexts = len(request.contexts)
-        return publish(
-            np.stack(logits[:num_contexts]),
-            logits[num_contexts] if request.bare_prompt is not None else None,
-            np.array([context.relevance for context in request.contexts]),
-            weighting=request.weighting,
-            sampling=request.sampling,
-            cut=request.cut,
-        )
+        return self.sequences.request.publish(logits)
 
     # The rest is called on the event loop with what the thread found.
 

@@ -11,6 +11,7 @@ import httpx
 import yaml
 
 from dragon_runtime.mosquitto import free_port
+from tests.waiting import wait_until
 
 START_SECONDS = 120
 
@@ -93,11 +94,12 @@ class Daemon:
 
     def wait_for(self, document_id: str, *, seconds: float = 60) -> dict[str, Any]:
         """A document when it is done or has failed."""
-        deadline = time.monotonic() + seconds
-        while (document := self.document(document_id))["state"] not in {"done", "failed"}:
-            assert time.monotonic() < deadline, document
-            time.sleep(0.05)
-        return document
+        wait_until(
+            lambda: self.document(document_id)["state"] in {"done", "failed"},
+            f"document {document_id} is done or has failed",
+            seconds=seconds,
+        )
+        return self.document(document_id)
 
     def search(self, query: str, *, num_passages: int = 5) -> list[dict[str, Any]]:
         body = {"query": query, "num_passages": num_passages}

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,8 +13,7 @@ from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from dragon_cli.stack import Stack
-
-WAIT_SECONDS = 90
+from tests.waiting import wait_until
 
 
 def dragonctl(*arguments: str, folder: Path, before: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":
@@ -28,14 +26,6 @@ def dragonctl(*arguments: str, folder: Path, before: tuple[str, ...] = ()) -> "s
         timeout=240,
         check=False,
     )
-
-
-def wait_until(is_so: Callable[[], bool], what: str) -> None:
-    """Return when it is so."""
-    deadline = time.monotonic() + WAIT_SECONDS
-    while not is_so():
-        assert time.monotonic() < deadline, f"still not so: {what}"
-        time.sleep(0.1)
 
 
 def wait_until_mixing(stack: Stack) -> None:

@@ -1,5 +1,6 @@
 """One end of a session: all it knows, and the small acts that everything else is made of. No decisions here."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import msgspec
@@ -7,6 +8,7 @@ import msgspec
 from dragon_core import codec
 from dragon_core.coupling import Coupling
 from dragon_core.drafts import OwnFrame
+from dragon_core.errors import PeerError
 from dragon_core.messages import (
     MAX_REASON_CHARACTERS,
     AnyMessage,
@@ -101,6 +103,16 @@ class SessionEnd:
             self.timers.pop(name, None)
         else:
             self.timers[name] = at
+
+    def require_known(self, tokens: Iterable[int], *, field: str) -> None:
+        """Refuse token ids that the vocabulary does not have.
+
+        Raises:
+            PeerError: names the first one and `field`.
+        """
+        for token in tokens:
+            if token >= len(self.settings.vocabulary):
+                raise PeerError(f"token {token} is beyond the vocabulary", field=field)
 
     def stall_seconds(self) -> float:
         decode = max((ready.decode_seconds for ready in self.ready.values()), default=0.0)

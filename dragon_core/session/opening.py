@@ -66,9 +66,7 @@ def require_answerable(end: SessionEnd, message: Open) -> None:
     if message.version != PROTOCOL_VERSION:
         raise PeerError(f"protocol version {message.version}; here {PROTOCOL_VERSION}", field="version")
     require_same(end.settings.fingerprint, message.fingerprint)
-    beyond = [token for token in message.settled if token >= len(end.settings.vocabulary)]
-    if beyond:
-        raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="settled")
+    end.require_known(message.settled, field="settled")
     if len(message.settled) > message.max_tokens:
         raise PeerError(f"{len(message.settled)} tokens are settled of at most {message.max_tokens}", field="settled")
 

@@ -50,9 +50,7 @@ def on_target(end: SessionEnd, target: Target) -> None:
     for offset, (token, detail) in enumerate(zip(target.tokens, target.details, strict=True)):
         position = target.position + offset
         shown = () if detail is None else detail.top
-        beyond = [each for each in (token, *(top.token for top in shown)) if each >= len(end.settings.vocabulary)]
-        if beyond:
-            raise PeerError(f"token {beyond[0]} is beyond the vocabulary", field="tokens")
+        end.require_known((token, *(top.token for top in shown)), field="tokens")
         if position < answer.next_position:
             if answer.tokens[position] != token:
                 raise PeerError(f"position {position} was fixed before with another token", field="tokens")

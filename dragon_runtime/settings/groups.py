@@ -12,6 +12,7 @@ from typing import Annotated, Self
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
 from dragon_core.errors import SettingsError
+from dragon_core.topics import NAME_PATTERN
 from dragon_core.types import CouplingKind, Cut, Peer, Weighting, WeightingRule
 
 
@@ -68,7 +69,7 @@ UserPath = Annotated[Path, BeforeValidator(_expanded)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-TopicName = Annotated[str, Field(min_length=1, max_length=63, pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$")]
+TopicName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{NAME_PATTERN}$")]
 
 
 class WeightingSettings(SettingsGroup):

@@ -12,12 +12,12 @@ from http import HTTPStatus
 
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
-from starlette.types import Message, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
 from dragon_core.errors import DragonError, EngineError
 from edge_daemon.answers import AnswerRequest, AnswerService, AnswerSummary, AnswerToken
 from edge_daemon.api.completion import Body, Completion, Piece, Pieces
-from edge_daemon.api.errors import ApiError, Problem, problem_of
+from edge_daemon.api.errors import ApiError, Problem, WatchedSend, problem_of
 from edge_daemon.api.schemas import ChatCompletionRequest
 from edge_daemon.settings import ApiSettings
 
@@ -86,13 +86,8 @@ class AnswerResponse(Response):
         self._is_stream = is_stream
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        is_started = is_stopped = False
-
-        async def watched(message: Message) -> None:
-            nonlocal is_started
-            is_started = True
-            await send(message)
-
+        is_stopped = False
+        watched = WatchedSend(send)
         write = self._writer.stream(watched) if self._is_stream else self._writer.whole(scope, receive, watched)
         work = asyncio.create_task(write, name="write answer")
         gone = asyncio.create_task(_client_gone(receive), name="watch client")
@@ -104,7 +99,7 @@ class AnswerResponse(Response):
             work.cancel()
             gone.cancel()
             await asyncio.gather(work, gone, return_exceptions=True)
-        if is_stopped and is_started:
+        if is_stopped and watched.is_started:
             await _send_event(send, STOPPING.body)
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         elif is_stopped:

@@ -170,6 +170,18 @@ def register(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http_error)
 
 
+class WatchedSend:
+    """Passes messages on and notes whether a response has begun: after that it can only be ended, not replaced."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.is_started = False
+
+    async def __call__(self, message: Message) -> None:
+        self.is_started = True
+        await self._send(message)
+
+
 class ErrorBoundary:
     """Outermost: what nobody expected is logged in full, and the client learns nothing but that it happened."""
 
@@ -180,18 +192,12 @@ class ErrorBoundary:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        is_started = False
-
-        async def watched(message: Message) -> None:
-            nonlocal is_started
-            is_started = True
-            await send(message)
-
+        watched = WatchedSend(send)
         try:
             await self._app(scope, receive, watched)
         except Exception:
             logger.exception("%s %s failed", scope["method"], scope["path"])
-            if is_started:
+            if watched.is_started:
                 raise  # the server cuts the connection: an answer must not look complete
             message = "something unexpected went wrong; the log of the edge daemon says what"
             problem = Problem(status=HTTPStatus.INTERNAL_SERVER_ERROR, message=message, code="internal_error")

@@ -3,7 +3,6 @@
 import io
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 
 from tests.daemon import Daemon
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 
@@ -164,11 +164,14 @@ def add_until_full(daemon: Daemon, numbers: Iterator[int]) -> tuple[dict[int, st
 
 
 def wait_until_told(daemon: Daemon, key: str, told: str) -> None:
-    deadline = time.monotonic() + 60
-    while told not in ((document := daemon.document(key))["error"] or ""):
+    def is_told() -> bool:
+        document = daemon.document(key)
+        if told in (document["error"] or ""):
+            return True
         assert document["state"] in {"queued", "running"}
-        assert time.monotonic() < deadline, document
-        time.sleep(0.05)
+        return False
+
+    wait_until(is_told, f"document {key} tells {told!r}", seconds=60)
 
 
 def require_found(daemon: Daemon, taken: dict[int, str]) -> None:

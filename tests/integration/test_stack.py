@@ -26,9 +26,9 @@ from tests.local_stack import (
     pid_of,
     sample,
     stream,
-    wait_until,
     wait_until_mixing,
 )
+from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

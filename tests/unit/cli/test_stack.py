@@ -7,7 +7,6 @@ import json
 import os
 import socket
 import threading
-import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -29,6 +28,7 @@ from dragon_core.errors import ModelError, OurError, SettingsError
 from dragon_core.types import WeightingRule
 from dragon_runtime.settings import load_settings
 from edge_daemon.settings import EdgeSettings
+from tests.waiting import wait_until
 
 QUIET = Console(file=io.StringIO())
 
@@ -58,9 +58,13 @@ def part_of(stack: Stack, name: str) -> PartStatus | None:
 
 
 def wait_until_restarted(stack: Stack, name: str) -> None:
-    """Look at what the supervisor writes; the test's own limit ends it."""
-    while (part := part_of(stack, name)) is None or part.num_restarts == 0 or not part.is_running:
-        time.sleep(0.02)
+    """Look at what the supervisor writes."""
+
+    def is_restarted() -> bool:
+        part = part_of(stack, name)
+        return part is not None and part.num_restarts > 0 and part.is_running
+
+    wait_until(is_restarted, f"{name} was started again")
 
 
 async def test_a_part_that_ends_is_started_again_and_its_last_words_are_kept(tmp_path: Path) -> None:
