@@ -43,7 +43,7 @@ Pairs = Sequence[tuple[int, float]]
 
 
 def noise_vectors() -> Case:
-    blocks = [((0, 0, 0, 0), (0, 0)), ((0x243F6A88, 0x85A308D3, 0x13198A2E, 0x03707344), (0xA4093822, 0x299F31D0))]
+    indices = [0, 1, 49_151, 2**63]
     variates = [
         (0, Stream.TOKEN, 0, 0),
         (1, Stream.TOKEN, 0, 1),
@@ -54,14 +54,9 @@ def noise_vectors() -> Case:
         (2**32, Stream.RESIDUAL_OPENER, 3, 5),
     ]
     return {
-        "about": "blocks: counter and key to four words; variates: seed, stream, position, index to uniform and gumbel",
-        "blocks": [
-            {
-                "counter": counter,
-                "key": key,
-                "words": noise.philox(np.array(counter, dtype=np.uint64)[:, None], key)[:, 0].tolist(),
-            }
-            for counter, key in blocks
+        "about": "outputs: key and indices to words; variates: seed, stream, position, index to uniform and gumbel",
+        "outputs": [
+            {"key": key, "indices": indices, "words": noise.splitmix(key, indices).tolist()} for key in (0, 2**64 - 1)
         ],
         "variates": [
             {

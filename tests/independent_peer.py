@@ -194,19 +194,16 @@ def detail(frames: Mapping[str, Frame], token: int, num_top: int) -> dict[str, A
 # Section 4: noise.
 
 
-def philox(counter: Sequence[int], key: Sequence[int]) -> list[int]:
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
-    for _ in range(10):
-        even, odd = 0xD2511F53 * c0, 0xCD9E8D57 * c2
-        c0, c1, c2, c3 = (odd >> 32) ^ c1 ^ k0, odd & MASK, (even >> 32) ^ c3 ^ k1, even & MASK
-        k0, k1 = (k0 + 0x9E3779B9) & MASK, (k1 + 0xBB67AE85) & MASK
-    return [c0, c1, c2, c3]
+def splitmix(key: int, index: int) -> int:
+    z = (key + 0x9E3779B97F4A7C15 * (index + 1)) % 2**64
+    z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    z = (z ^ (z >> 27)) * 0x94D049BB133111EB % 2**64
+    return z ^ (z >> 31)
 
 
 def uniform(seed: int, stream: int, position: int, index: int) -> float:
-    c0, c1, *_ = philox((index, position, stream, 0), (seed & MASK, seed >> 32))
-    return (float(((c0 << 32) + c1) >> 11) + 0.5) * 2.0**-53
+    word = splitmix(splitmix(splitmix(seed, stream), position), index)
+    return min((float(word >> 11) + 0.5) * 2.0**-53, 1 - 2.0**-53)
 
 
 def gumbel(seed: int, stream: int, position: int, index: int) -> float:
