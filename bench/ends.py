@@ -113,6 +113,11 @@ class OwnDecoding:
                 chunk = prompt[start : start + PREFILL_CHUNK]
                 self.sequences.decode([Piece(sequence, start, chunk, wants_logits=False)])
 
+    def forget_answers(self, requests: Sequence[EngineRequest]) -> None:
+        """Go back to the prompts that `prefill_all` put in place."""
+        for sequence, prompt in enumerate(prompt for request in requests for prompt in request.prompts):
+            self.sequences.cut(sequence, len(prompt))
+
     def step_all(self, requests: Sequence[EngineRequest], tokens: Sequence[int], position: int) -> None:
         """Feed one token per request at `position` of its answer in one batch, and publish what comes out."""
         pieces: list[Piece] = []
