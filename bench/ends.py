@@ -6,9 +6,9 @@ The edge connects once per answer or decode; a first record says what is wanted,
 import asyncio
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 
 import msgspec
@@ -107,7 +107,7 @@ class OwnDecoding:
 
     def prefill_all(self, requests: Sequence[EngineRequest]) -> None:
         """Put the prompts of all requests into the first sequences, one after the other."""
-        for sequence, prompt in enumerate(prompt for request in requests for prompt in request.prompts):
+        for sequence, prompt in enumerate(_prompts(requests)):
             self.sequences.cut(sequence, 0)
             for start in range(0, len(prompt), PREFILL_CHUNK):
                 chunk = prompt[start : start + PREFILL_CHUNK]
@@ -115,7 +115,7 @@ class OwnDecoding:
 
     def forget_answers(self, requests: Sequence[EngineRequest]) -> None:
         """Go back to the prompts that `prefill_all` put in place."""
-        for sequence, prompt in enumerate(prompt for request in requests for prompt in request.prompts):
+        for sequence, prompt in enumerate(_prompts(requests)):
             self.sequences.cut(sequence, len(prompt))
 
     def step_all(self, requests: Sequence[EngineRequest], tokens: Sequence[int], position: int) -> None:
@@ -135,6 +135,11 @@ class OwnDecoding:
         for at, token in enumerate(tokens):
             self.step_all([request], [token], at)
         return (time.perf_counter() - started) / len(tokens)
+
+
+def _prompts(requests: Sequence[EngineRequest]) -> Iterator[tuple[int, ...]]:
+    """Of all requests, in the order of the sequences that hold them."""
+    return chain.from_iterable(request.prompts for request in requests)
 
 
 class End:

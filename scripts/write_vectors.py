@@ -56,7 +56,8 @@ def noise_vectors() -> Case:
     return {
         "about": "outputs: key and indices to words; variates: seed, stream, position, index to uniform and gumbel",
         "outputs": [
-            {"key": key, "indices": indices, "words": noise.splitmix(key, indices).tolist()} for key in (0, 2**64 - 1)
+            {"key": key, "indices": indices, "words": [noise.splitmix(key, index) for index in indices]}
+            for key in (0, 2**64 - 1)
         ],
         "variates": [
             {

@@ -13,7 +13,6 @@ from typing import Any
 import msgspec
 
 Distribution = dict[int, float]
-MASK = 0xFFFFFFFF
 TOKEN, COIN, DRAFT, ACCEPT, RESIDUAL = (
     0,
     2,

@@ -25,7 +25,8 @@ def test_splitmix_gives_the_known_answers() -> None:
         4593380528125082431,
         16408922859458223821,
     ]
-    assert splitmix(1234567, np.arange(5)).tolist() == known
+    assert splitmix(1234567, np.arange(5, dtype=np.uint64)).tolist() == known
+    assert [splitmix(1234567, index) for index in range(5)] == known
 
 
 def test_a_variate_is_addressed_by_seed_stream_position_and_index() -> None:
@@ -33,7 +34,7 @@ def test_a_variate_is_addressed_by_seed_stream_position_and_index() -> None:
     index, position, stream = 49_151, 1000, Stream.RESIDUAL_OTHER
     key = STRANGE_SEED
     for at in (int(stream), position, index):
-        key = int(splitmix(key, at)[0])
+        key = splitmix(key, at)
     expected = ((key >> 11) + 0.5) / 2**53
     assert uniform(STRANGE_SEED, stream, position, index)[0] == expected
     assert gumbel(STRANGE_SEED, stream, position, index)[0] == pytest.approx(-math.log(-math.log(expected)))
