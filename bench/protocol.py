@@ -38,7 +38,10 @@ START_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What is measured. Hit rates are measured apart, over `num_hit_tokens` of each workload."""
+    """What is measured. Hit rates are measured apart, over `num_hit_tokens` of each workload.
+
+    `is_thorough` adds the paper's coupling and a second look at what is alike for both placements.
+    """
 
     rtts_ms: tuple[float, ...]
     num_prompts: int = NUM_PROMPTS
@@ -47,9 +50,19 @@ class Plan:
     temperatures: tuple[float, ...] = (0.7, 0.0)
     num_hit_tokens: int = 3000
     max_hit_tokens: int = 128
+    num_hit_prompts: int = 24
+    is_thorough: bool = True
 
 
-QUICK = Plan(rtts_ms=(0, 300), num_prompts=1, max_tokens=24, rules=(WeightingRule.RELEVANCE,), num_hit_tokens=200)
+QUICK = Plan(
+    rtts_ms=(0, 300),
+    num_prompts=1,
+    max_tokens=24,
+    rules=(WeightingRule.RELEVANCE,),
+    num_hit_tokens=0,
+    num_hit_prompts=0,
+    is_thorough=False,
+)
 
 
 def _cloud_process(core: int, address: str) -> None:
@@ -163,13 +176,14 @@ async def _cell(
     for rtt_ms in plan.rtts_ms:
         for placement, settings in ours.items():
             written = await bench.answer(prompt, workload, "ours", settings, rtt_ms)
-            if rtt_ms == 0 or placement is Peer.OPENER:
+            is_first = placement is Peer.OPENER
+            if is_first or (plan.is_thorough and rtt_ms == 0):
                 in_step = replace(settings, window=1, settles_early=False)
                 await bench.answer(prompt, workload, "synchronised", in_step, rtt_ms)
-            if rule is WeightingRule.RELEVANCE:
+            if rule is WeightingRule.RELEVANCE and plan.is_thorough:
                 independent = replace(settings, coupling=CouplingKind.INDEPENDENT)
                 await bench.answer(prompt, workload, "paper", independent, rtt_ms)
-            if rtt_ms == 0:
+            if rtt_ms == 0 and (is_first or plan.is_thorough):
                 await bench.decode(prompt, workload, settings, written)
 
 
@@ -214,16 +228,17 @@ async def measure(plan: Plan, address: Path, progress: Progress) -> tuple[list[R
     bench = Bench(edge)
     hit_rates = []
     for workload, prompts_of_workload in makers.items():
-        prompts = await prompts_of_workload(embedder, num_prompts=24)
+        prompts = await prompts_of_workload(embedder, num_prompts=max(plan.num_prompts, plan.num_hit_prompts))
         await bench.measure(prompts[0], Settings(rule=WeightingRule.RELEVANCE, temperature=0.7, max_tokens=8))
         for prompt in prompts[: plan.num_prompts]:
             for rule in plan.rules:
                 for temperature in plan.temperatures:
                     await _cell(bench, plan, workload, prompt, rule, temperature)
                     progress.advance(task)
-        hits = progress.add_task(f"hit rates, {workload}", total=plan.num_hit_tokens)
-        on_tokens = partial(progress.advance, hits)
-        hit_rates.append(await _hit_rates(bench, plan, workload, prompts, on_tokens=on_tokens))
+        if plan.num_hit_tokens:
+            hits = progress.add_task(f"hit rates, {workload}", total=plan.num_hit_tokens)
+            on_tokens = partial(progress.advance, hits)
+            hit_rates.append(await _hit_rates(bench, plan, workload, prompts, on_tokens=on_tokens))
     return bench.runs, hit_rates
 
 
@@ -252,7 +267,9 @@ def main() -> int:
         help="round trips, comma separated (0,100,300)",
     )
     parser.add_argument("--prompts", type=int, default=NUM_PROMPTS, help="per workload (%(default)s)")
-    parser.add_argument("--quick", action="store_true", help="one prompt, short answers, 0 and 300 ms, two minutes")
+    parser.add_argument(
+        "--quick", action="store_true", help="one prompt, short answers, 0 and 300 ms, without the paper's coupling"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
     plan = QUICK if arguments.quick else Plan(rtts_ms=arguments.rtt_ms, num_prompts=arguments.prompts)

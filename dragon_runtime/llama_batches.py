@@ -4,7 +4,7 @@ Used from that thread only. Whose turn it is, and what becomes of a batch that f
 """
 
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -55,10 +55,9 @@ class Batches:
         session.prompt_logits.clear()
         return True
 
-    def step(self, sessions: Collection[LlamaSession]) -> list[Answer]:
-        """Decode what these sessions have ready, and publish the results."""
+    def step(self, sessions: Collection[LlamaSession]) -> Iterator[Answer]:
+        """Decode what these sessions have ready; the results come as they are published, one by one."""
         started = time.perf_counter()
-        answers: list[Answer] = []
         fed: list[tuple[LlamaSession, Feed, int]] = []
         pieces: list[Piece] = []
         running: Running = []
@@ -70,16 +69,15 @@ class Batches:
                     pieces += added
                     fed.append((session, feed, len(added)))
                 elif session.first_step is not None:
-                    answers.append(Answer(session, feed.ticket, session.first_step))
+                    yield Answer(session, feed.ticket, session.first_step)
         if not fed:
-            return answers
+            return
         self._on_batch(running)
         logits = iter(self._decode(pieces))
         for session, feed, num_pieces in fed:
             if feed.ticket != UNANSWERED:
-                answers.append(Answer(session, feed.ticket, session.publish(list(islice(logits, num_pieces)))))
+                yield Answer(session, feed.ticket, session.publish(list(islice(logits, num_pieces))))
         self.decode_seconds += SMOOTHING * (time.perf_counter() - started - self.decode_seconds)
-        return answers
 
     def _decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
         """In as many batches as the library's limit makes of them."""

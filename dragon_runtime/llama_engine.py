@@ -28,7 +28,7 @@ GATHERING_PART = 0.05
 
 
 class LlamaEngine:
-    """A GGUF model that steps several sessions at once; see `Engine`. Made by `load`."""
+    """A GGUF model that steps several sessions at once; see `Engine`. Made by `load` or `start`."""
 
     def __init__(self, model: LlamaModel, memory: LlamaSequences, *, num_sequences: int) -> None:
         self._model, self._memory = model, memory
@@ -66,6 +66,11 @@ class LlamaEngine:
                 raise
 
         model, memory = await asyncio.to_thread(load)
+        return await cls.start(model, memory, num_sequences=num_sequences)
+
+    @classmethod
+    async def start(cls, model: LlamaModel, memory: LlamaSequences, *, num_sequences: int) -> "LlamaEngine":
+        """Measure a step and start the thread, which owns both from now on."""
         engine = cls(model, memory, num_sequences=num_sequences)
         await asyncio.to_thread(engine._batches.warm_up)
         engine._thread.start()
@@ -270,9 +275,16 @@ class LlamaEngine:
             self._post(session.set_prefilled, time.perf_counter() - session.started_at)
 
     def _step(self, sessions: Sequence[LlamaSession]) -> None:
-        answers = self._batches.step(sessions)
+        answers = deque(self._batches.step(sessions))
         if answers:
-            self._post(_deliver, answers)
+            self._post(self._deliver, answers)
+
+    def _deliver(self, answers: "deque[Answer]") -> None:
+        """One answer in each turn of the loop: what else waits there comes between."""
+        answer = answers.popleft()
+        if answers:
+            self._loop.call_soon(self._deliver, answers)
+        answer.session.deliver(answer.ticket, answer.step)
 
     def _on_batch(self, running: Running) -> None:
         with self._wake:
@@ -289,8 +301,3 @@ class LlamaEngine:
         given_up = [session for session, _ in self._released]
         is_needed = any(session.running for session in self._sessions if session not in given_up)
         self._memory.abort(is_wanted=self._is_stopping or not is_needed)
-
-
-def _deliver(answers: Sequence[Answer]) -> None:
-    for answer in answers:
-        answer.session.deliver(answer.ticket, answer.step)
