@@ -1,5 +1,7 @@
 PYTHON_FILES := dragon_core dragon_runtime edge_daemon cloud_peer dragon_cli link_emulator bench tests scripts
 BIN := .venv/bin
+# Where the cloud of the demo has its models: llama, in its own process, or triton, on a real Triton server.
+ENGINE ?= llama
 
 .PHONY: help setup demo test check bench
 .DEFAULT_GOAL := help
@@ -11,7 +13,7 @@ setup: ## Install what the other targets need (into .venv; builds are kept in th
 	@scripts/setup
 
 demo: setup ## Start both sides on this machine, ask questions that need both, show the answers, stop
-	@$(BIN)/dragonctl demo
+	@$(BIN)/dragonctl demo --engine $(ENGINE)
 
 test: setup ## Run every test this machine can run and list what it could not run
 	@$(BIN)/python scripts/run_tests.py $(TEST_ARGUMENTS)
@@ -20,6 +22,8 @@ check: setup ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check --output-format concise .
 	$(BIN)/mypy $(PYTHON_FILES)
+	$(BIN)/mypy triton_models/causal_lm
+	$(BIN)/mypy triton_models/embedder
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -m "not slow" tests/unit
 

@@ -14,6 +14,7 @@ from dragon_runtime.settings import (
     PeerSettings,
     SettingsGroup,
     StoreSettings,
+    TritonSettings,
 )
 from dragon_runtime.settings.groups import Port, TopicName, UserPath
 
@@ -53,6 +54,9 @@ class CloudSettings(PeerSettings):
     documents: UserPath | None = Field(default=None, description="Folder of public documents to ingest at start.")
     model: CloudModelSettings = Field(default=CloudModelSettings(), description="The language model.")
     embedding: EmbeddingSettings = Field(default=EmbeddingSettings(), description="The embedding model.")
+    triton: TritonSettings = Field(
+        default=TritonSettings(), description="A Triton server with both models; model and embedding are not used then."
+    )
     store: StoreSettings = Field(default=StoreSettings(), description="The public documents.")
     broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker.")
     metrics: MetricsSettings = Field(default=MetricsSettings(), description="Metrics and health.")

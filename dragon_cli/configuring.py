@@ -10,12 +10,13 @@ from typing import Any
 
 import yaml
 
-from dragon_cli.stack import DEFAULT_API_PORT, PARTS, Stack, StackOptions, write_whole
+from dragon_cli.stack import DEFAULT_API_PORT, PARTS, EngineChoice, Stack, StackOptions, write_whole
 from dragon_core.errors import SettingsError
 from dragon_core.topics import Topics
 from dragon_runtime.certificates import CertificateAuthority, Identity
 from dragon_runtime.llama_model import require_gguf
 from dragon_runtime.mosquitto import BrokerTls, find_mosquitto, free_port, write_configuration
+from dragon_runtime.triton_server import find_triton, write_repository
 
 DEVICE, REPLICA = "local-device", "local-cloud"
 NAMESPACE, DEPLOYMENT = "local", "stack"
@@ -45,16 +46,19 @@ def configure(stack: Stack, options: StackOptions) -> dict[str, Any]:
         replicas=[REPLICA],
     )
     shared = _shared_settings(options)
+    replica = authority.issue(REPLICA)
     cloud = {
         **shared,
         "replica": REPLICA,
         "data_folder": str(stack.folder / "cloud"),
         "drain_seconds": 5,
-        "broker": _broker_settings(broker_port, authority, authority.issue(REPLICA)),
+        "broker": _broker_settings(broker_port, authority, replica),
         "metrics": {"port": metrics_port},
     }
     if options.public_documents is not None:
         cloud["documents"] = str(options.public_documents.absolute())
+    if options.engine is EngineChoice.TRITON:
+        triton_command, cloud["triton"] = _configure_triton(stack, shared["model"], authority, replica)
     edge = {
         **shared,
         "device": DEVICE,
@@ -67,6 +71,8 @@ def configure(stack: Stack, options: StackOptions) -> dict[str, Any]:
         "cloud": [sys.executable, "-m", "cloud_peer.main", "run", "--settings", _write_settings(stack, "cloud", cloud)],
         "edge": [sys.executable, "-m", "edge_daemon.main", "run", "--settings", _write_settings(stack, "edge", edge)],
     }
+    if options.engine is EngineChoice.TRITON:
+        commands["triton"] = triton_command
     if link_port is not None:
         addresses = ["--listen", f"127.0.0.1:{link_port}", "--target", f"127.0.0.1:{broker_port}"]
         pace = ["--rtt-ms", f"{options.rtt_ms:g}", "--jitter-ms", f"{options.jitter_ms:g}"]
@@ -81,6 +87,31 @@ def configure(stack: Stack, options: StackOptions) -> dict[str, Any]:
     return plan
 
 
+def _configure_triton(
+    stack: Stack, model: dict[str, Any], authority: CertificateAuthority, replica: Identity
+) -> tuple[list[str], dict[str, Any]]:
+    """The command of a server with our models, and what the cloud peer reaches it with."""
+    folder = stack.folder / "triton"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    parameters = {"model_path": model.get("path", ""), "num_threads": model["num_threads"]}
+    repository = write_repository(
+        folder / "models", {"causal_lm": {**parameters, "num_sequences": model["num_sequences"]}}
+    )
+    grpc_port, metrics_port = free_port(), free_port()
+    identity = authority.issue("triton", is_server=True)
+    command = [sys.executable, "-m", "dragon_runtime.triton_server", "--folder", str(folder)]
+    command += ["--repository", str(repository)]
+    command += ["--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)]
+    command += ["--ca-file", str(authority.certificate_file)]
+    command += ["--certificate-file", str(identity.certificate_file), "--key-file", str(identity.key_file)]
+    return command, {
+        "address": f"127.0.0.1:{grpc_port}",
+        "ca_file": str(authority.certificate_file),
+        "certificate_file": str(replica.certificate_file),
+        "key_file": str(replica.key_file),
+    }
+
+
 def _require_possible(options: StackOptions) -> None:
     """Find out now what a part would otherwise end with, again and again, in its log."""
     if options.public_documents is not None and not options.public_documents.is_dir():
@@ -88,6 +119,8 @@ def _require_possible(options: StackOptions) -> None:
     if options.model is not None and not is_address(options.model):
         require_gguf(Path(options.model).expanduser())
     require_digest(options)
+    if options.engine is EngineChoice.TRITON:
+        find_triton()
     if options.api_port is not None and _port_or_free(options.api_port) != options.api_port:
         raise SettingsError(f"port {options.api_port} is in use on this machine: name another with --api-port")
 

@@ -19,7 +19,7 @@ from dragon_cli.asking import as_json, show_legend, show_summary
 from dragon_cli.asking import ask as ask_device
 from dragon_cli.command import ApiKey, ApiUrl, Folder, Json, connect, fail, run
 from dragon_cli.logs import follow, last_lines
-from dragon_cli.stack import DEFAULT_FOLDER, PARTS, Stack, StackOptions
+from dragon_cli.stack import DEFAULT_FOLDER, PARTS, EngineChoice, Stack, StackOptions
 from dragon_cli.starting import start, wait_until_ready, with_fetched_model
 from dragon_core.errors import DragonError, SettingsError
 from dragon_core.types import WeightingRule
@@ -27,6 +27,11 @@ from dragon_runtime.settings.groups import PlacementChoice
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 app.add_typer(documents.app, name="documents")
+
+
+EngineOption = Annotated[
+    EngineChoice, typer.Option(help="Where the cloud has its models: in its own process, or on a Triton server.")
+]
 
 
 @app.callback()
@@ -45,6 +50,7 @@ def up(
     model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; an address needs it.")] = None,
     weighting: Annotated[WeightingRule | None, typer.Option(help="How contexts are weighed.")] = None,
     placement: Annotated[PlacementChoice | None, typer.Option(help="Which end aggregates.")] = None,
+    engine: EngineOption = EngineChoice.LLAMA,
 ) -> None:
     """Start broker, cloud peer and edge daemon on this machine and wait until they answer."""
     protocol: dict[str, Any] = {}
@@ -60,6 +66,7 @@ def up(
         model=model,
         model_sha256=model_sha256,
         protocol=protocol,
+        engine=engine,
     )
     stack, console = Stack(folder), Console(stderr=True)
 
@@ -223,6 +230,7 @@ def demo(
     rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of the link between the sides.")] = 100.0,
     model: Annotated[str | None, typer.Option(help="GGUF file or address for both ends; else the bundled one.")] = None,
     model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; an address needs it.")] = None,
+    engine: EngineOption = EngineChoice.LLAMA,
 ) -> None:
     """Start both sides here, ask questions that need both, compare with one side alone, and stop everything."""
     from dragon_cli.demo import run_demo
@@ -230,7 +238,7 @@ def demo(
     console = Console(highlight=False, soft_wrap=True)
 
     async def play() -> None:
-        asked = StackOptions(rtt_ms=rtt_ms, model=model, model_sha256=model_sha256)
+        asked = StackOptions(rtt_ms=rtt_ms, model=model, model_sha256=model_sha256, engine=engine)
         options = await with_fetched_model(asked, DEFAULT_FOLDER / "models", console)
         await run_demo(options, folder=folder, output=output, console=console)
 

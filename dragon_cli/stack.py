@@ -4,6 +4,7 @@ The folder's lock is inherited by every part, so the stack counts as running whi
 """
 
 import contextlib
+import enum
 import fcntl
 import json
 import os
@@ -21,7 +22,14 @@ from dragon_core.errors import SettingsError
 DEFAULT_API_PORT = 8642
 STOP_SECONDS = 60.0
 DEFAULT_FOLDER = Path(platformdirs.user_data_dir("dragon-stack", appauthor=False))
-PARTS = ("broker", "link", "cloud", "edge")
+PARTS = ("broker", "link", "triton", "cloud", "edge")
+
+
+class EngineChoice(enum.StrEnum):
+    """Where the cloud peer of a stack has its models."""
+
+    LLAMA = "llama"
+    TRITON = "triton"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,6 +44,7 @@ class StackOptions:
     model_sha256: str | None = None
     protocol: dict[str, Any] | None = None
     num_threads: int | None = None
+    engine: EngineChoice = EngineChoice.LLAMA
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -23,7 +23,13 @@ READY_SECONDS = 180.0
 """How long nothing may be logged while we wait: many public documents take longer, and say how far they are."""
 SUPERVISOR_SECONDS = 20.0
 MAX_RESTARTS = 3
-PARTS_SHOWN = {"broker": "broker", "link": "slow link", "cloud": "cloud peer", "edge": "edge daemon"}
+PARTS_SHOWN = {
+    "broker": "broker",
+    "link": "slow link",
+    "triton": "Triton server",
+    "cloud": "cloud peer",
+    "edge": "edge daemon",
+}
 
 
 def start(stack: Stack, options: StackOptions) -> None:

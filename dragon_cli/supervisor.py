@@ -14,7 +14,7 @@ from dragon_core.errors import DragonError
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 HEALTHY_SECONDS = 60.0
 STOP_SECONDS = 20.0
-STOP_ORDER = ("edge", "cloud", "link", "broker")
+STOP_ORDER = ("edge", "cloud", "triton", "link", "broker")
 
 
 @dataclass(slots=True)

@@ -56,6 +56,13 @@ class EngineError(DragonError):
     """The language model failed under a session that had been opened correctly."""
 
 
+class EngineLostError(EngineError, RetryableError):
+    """The engine is elsewhere and cannot be reached now, or its process died; it may be back soon."""
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message, retry_after_seconds=retry_after_seconds)
+
+
 class ModelError(OurError):
     """A model file that is missing, damaged, or not what the deployment needs; says how to get the right one."""
 

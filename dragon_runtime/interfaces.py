@@ -107,7 +107,13 @@ class Engine(Protocol):
         """The same for the token that ends one."""
 
     def tokenise(self, text: str, *, special: bool) -> list[int]:
-        """Token ids of `text`; with `special`, text such as `<|im_end|>` becomes special tokens. Adds none itself."""
+        """Token ids of `text`; with `special`, text such as `<|im_end|>` becomes special tokens. Adds none itself.
+
+        Blocks, a second for a megabyte: call it from a thread. Safe from every thread.
+
+        Raises:
+            EngineError: the engine is elsewhere and cannot be asked.
+        """
 
     async def open(
         self, request: EngineRequest, *, on_step: StepListener, on_failure: FailureListener
@@ -136,7 +142,10 @@ class Embedder(Protocol):
         """(n, dimension) rows of unit length, in the order of `texts`."""
 
     def num_tokens(self, text: str) -> int:
-        """Length of a text as the model counts; longer ones than it can read may count as the longest it can."""
+        """Length of a text as the model counts; longer ones than it can read may count as the longest it can.
+
+        Blocks; safe from every thread.
+        """
 
     def close(self) -> None:
         """Free what it holds."""

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,12 +36,23 @@ class Answer:
 Running = list[tuple[LlamaSession, RunningFeed]]
 
 
+class EngineObserver(Protocol):
+    """What an engine's thread tells of its work, for metrics. Called on that thread."""
+
+    def prefilled(self, num_tokens: int, *, seconds: float, waited_seconds: float) -> None:
+        """A session's prompts are in place; it waited so long for its first piece."""
+
+    def stepped(self, num_sequences: int, *, num_tokens: int, seconds: float) -> None:
+        """A batch was decoded and published."""
+
+
 class Batches:
     """Decodes and publishes. `on_batch` is told, before each decode, what is lost if it is dropped."""
 
-    def __init__(self, memory: LlamaSequences, *, on_batch: Callable[[Running], None]) -> None:
-        self._memory = memory
-        self._on_batch = on_batch
+    def __init__(
+        self, memory: LlamaSequences, *, on_batch: Callable[[Running], None], observer: EngineObserver | None
+    ) -> None:
+        self._memory, self._on_batch, self._observer = memory, on_batch, observer
         self.decode_seconds = 0.0
 
     def prefill(self, session: LlamaSession) -> bool:
@@ -77,7 +89,10 @@ class Batches:
         for session, feed, num_pieces in fed:
             if feed.ticket != UNANSWERED:
                 yield Answer(session, feed.ticket, session.publish(list(islice(logits, num_pieces))))
-        self.decode_seconds += SMOOTHING * (time.perf_counter() - started - self.decode_seconds)
+        seconds = time.perf_counter() - started
+        self.decode_seconds += SMOOTHING * (seconds - self.decode_seconds)
+        if self._observer is not None:
+            self._observer.stepped(len(pieces), num_tokens=sum(len(piece.tokens) for piece in pieces), seconds=seconds)
 
     def _decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
         """In as many batches as the library's limit makes of them."""

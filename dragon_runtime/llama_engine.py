@@ -16,8 +16,9 @@ from pathlib import Path
 from dragon_core.errors import CapacityError, DragonError, EngineError, OurError, PromptTooLongError
 from dragon_core.types import Command, Vocabulary
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
-from dragon_runtime.llama_batches import Answer, Batches, Running
+from dragon_runtime.llama_batches import Answer, Batches, EngineObserver, Running
 from dragon_runtime.llama_model import LlamaModel
+from dragon_runtime.llama_scheduler import PREFILL_CHUNK
 from dragon_runtime.llama_sequences import DecodeAborted, LlamaSequences
 from dragon_runtime.llama_session import LlamaSession
 
@@ -30,8 +31,17 @@ GATHERING_PART = 0.05
 class LlamaEngine:
     """A GGUF model that steps several sessions at once; see `Engine`. Made by `load` or `start`."""
 
-    def __init__(self, model: LlamaModel, memory: LlamaSequences, *, num_sequences: int) -> None:
-        self._model, self._memory = model, memory
+    def __init__(
+        self,
+        model: LlamaModel,
+        memory: LlamaSequences,
+        *,
+        num_sequences: int,
+        prefill_chunk: int = PREFILL_CHUNK,
+        observer: EngineObserver | None = None,
+    ) -> None:
+        self._model, self._memory, self._prefill_chunk = model, memory, prefill_chunk
+        self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._num_sequences = num_sequences
         self._free = list(range(num_sequences))
@@ -41,14 +51,22 @@ class LlamaEngine:
         self._is_stopping = False
         self._failure: Exception | None = None
         self._is_waking = False
-        self._batches = Batches(memory, on_batch=self._on_batch)
+        self._batches = Batches(memory, on_batch=self._on_batch, observer=observer)
         self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
 
     @classmethod
     async def load(
-        cls, path: Path, *, context_length: int, num_sequences: int, num_threads: int | None = None
+        cls,
+        path: Path,
+        *,
+        context_length: int,
+        num_sequences: int,
+        num_threads: int | None = None,
+        num_gpu_layers: int = 0,
+        prefill_chunk: int = PREFILL_CHUNK,
+        observer: EngineObserver | None = None,
     ) -> "LlamaEngine":
-        """Load a model, measure a step of it, and start the thread.
+        """Load a model, measure a step of it, and start the thread. `observer` is told what its thread does.
 
         Raises:
             ModelError: no such file, no GGUF, damaged, or no memory for it.
@@ -56,7 +74,7 @@ class LlamaEngine:
         threads = num_threads or max(1, (os.cpu_count() or 2) - 1)
 
         def load() -> tuple[LlamaModel, LlamaSequences]:
-            model = LlamaModel(path)
+            model = LlamaModel(path, num_gpu_layers=num_gpu_layers)
             try:
                 return model, LlamaSequences(
                     model, num_sequences=num_sequences, context_length=context_length, num_threads=threads
@@ -66,12 +84,22 @@ class LlamaEngine:
                 raise
 
         model, memory = await asyncio.to_thread(load)
-        return await cls.start(model, memory, num_sequences=num_sequences)
+        return await cls.start(
+            model, memory, num_sequences=num_sequences, prefill_chunk=prefill_chunk, observer=observer
+        )
 
     @classmethod
-    async def start(cls, model: LlamaModel, memory: LlamaSequences, *, num_sequences: int) -> "LlamaEngine":
+    async def start(
+        cls,
+        model: LlamaModel,
+        memory: LlamaSequences,
+        *,
+        num_sequences: int,
+        prefill_chunk: int = PREFILL_CHUNK,
+        observer: EngineObserver | None = None,
+    ) -> "LlamaEngine":
         """Measure a step and start the thread, which owns both from now on."""
-        engine = cls(model, memory, num_sequences=num_sequences)
+        engine = cls(model, memory, num_sequences=num_sequences, prefill_chunk=prefill_chunk, observer=observer)
         await asyncio.to_thread(engine._batches.warm_up)
         engine._thread.start()
         return engine
@@ -135,6 +163,7 @@ class LlamaEngine:
             request,
             taken,
             num_vocabulary=len(self.vocabulary),
+            prefill_chunk=self._prefill_chunk,
             enqueue=self._enqueue,
             release=self._release,
             on_step=on_step,
@@ -253,7 +282,7 @@ class LlamaEngine:
         waiting = next((session for session in sessions if session.first_step is None), None)
         if waiting is not None:
             self._attempt([waiting], lambda: self._prefill(waiting))
-        running = [session for session in sessions if session.first_step is not None and session.sequences.has_waiting]
+        running = [session for session in sessions if session.first_step is not None and session.sequences.num_waiting]
         if running:
             self._attempt(running, lambda: self._step(running))
         return True
@@ -271,8 +300,17 @@ class LlamaEngine:
                 self._post(session.fail, error)
 
     def _prefill(self, session: LlamaSession) -> None:
+        if session.prefill_started_at is None:
+            session.prefill_started_at = time.perf_counter()
         if self._batches.prefill(session):
             self._post(session.set_prefilled, time.perf_counter() - session.started_at)
+            if self._observer is not None:
+                started = session.prefill_started_at
+                self._observer.prefilled(
+                    sum(map(len, session.sequences.prompts)),
+                    seconds=time.perf_counter() - started,
+                    waited_seconds=started - session.started_at,
+                )
 
     def _step(self, sessions: Sequence[LlamaSession]) -> None:
         answers = deque(self._batches.step(sessions))

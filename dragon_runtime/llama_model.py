@@ -55,8 +55,8 @@ def _log_callback(llama_cpp: Any) -> Any:
 class LlamaModel:
     """Weights and vocabulary. Reading the vocabulary is safe from every thread."""
 
-    def __init__(self, path: Path) -> None:
-        """Load the file at `path`.
+    def __init__(self, path: Path, *, num_gpu_layers: int = 0) -> None:
+        """Load the file at `path`, so many of its layers on a GPU.
 
         Raises:
             ModelError: it is missing, no GGUF file, truncated or of an unknown kind.
@@ -65,7 +65,7 @@ class LlamaModel:
         self.path = path
         self._llama = library()
         parameters = self._llama.llama_model_default_params()
-        parameters.n_gpu_layers = 0
+        parameters.n_gpu_layers = num_gpu_layers
         # Repacked weights make some models decode differently in a batch than alone.
         parameters.use_extra_bufts = False
         self.pointer = self._llama.llama_model_load_from_file(str(path).encode(), parameters)

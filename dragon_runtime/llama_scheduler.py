@@ -33,8 +33,9 @@ class SessionSequences:
     Each branch has one sequence per context, and one for the bare prompt where the weighting rule needs it.
     """
 
-    def __init__(self, request: EngineRequest, sequences: Sequence[int]) -> None:
+    def __init__(self, request: EngineRequest, sequences: Sequence[int], *, prefill_chunk: int = PREFILL_CHUNK) -> None:
         self.request = request
+        self._prefill_chunk = prefill_chunk
         self.prompts = request.prompts
         self.all_sequences = tuple(sequences)
         self._free = list(sequences)
@@ -54,15 +55,16 @@ class SessionSequences:
         return any(done < len(prompt) for done, prompt in zip(self._num_prefilled, self.prompts, strict=True))
 
     @property
-    def has_waiting(self) -> bool:
-        return bool(self._queue)
+    def num_waiting(self) -> int:
+        """Commands that were not run yet."""
+        return len(self._queue)
 
     def next_chunk(self) -> Piece | None:
         """The next piece of a prompt, counted as held from now on; None when all are in place."""
         for index, prompt in enumerate(self.prompts):
             start = self._num_prefilled[index]
             if start < len(prompt):
-                tokens = prompt[start : start + PREFILL_CHUNK]
+                tokens = prompt[start : start + self._prefill_chunk]
                 self._num_prefilled[index] += len(tokens)
                 is_last = start + len(tokens) == len(prompt)
                 return Piece(self._branches[BranchId(0)][index], start, tokens, is_last)
@@ -159,62 +161,3 @@ class SessionSequences:
             Piece(sequence, len(prompt) + length, feed.tokens, feed.ticket != UNANSWERED)
             for sequence, prompt in zip(self._branches[feed.branch], self.prompts, strict=True)
         ]
-
-
-class PlannedBranches:
-    """What a session's branches will hold once all submitted commands have run. Lives on the event loop.
-
-    It refuses commands that make no sense before they are queued, and knows which tickets still want an answer.
-    """
-
-    def __init__(self, *, max_branches: int, max_tokens: int, num_vocabulary: int) -> None:
-        self._max_branches, self._max_tokens, self._num_vocabulary = max_branches, max_tokens, num_vocabulary
-        self._lengths: dict[BranchId, int] = {BranchId(0): 0}
-        self._tickets: dict[int, tuple[BranchId, int]] = {}
-
-    def is_wanted(self, ticket: int) -> bool:
-        """Whether a ticket is to be answered; asking ends that."""
-        return self._tickets.pop(ticket, None) is not None
-
-    def plan(self, command: Command) -> str | None:
-        """Take a command; returns what is wrong with it, or None."""
-        match command:
-            case Feed(ticket, branch, tokens):
-                return self._plan_feed(ticket, branch, tokens)
-            case Fork(source, branch):
-                if source not in self._lengths or branch in self._lengths:
-                    return f"cannot fork branch {source} to {branch}: the first must exist, the second must not"
-                if len(self._lengths) == self._max_branches:
-                    return f"more than {self._max_branches} branches"
-                self._lengths[branch] = self._lengths[source]
-            case Rollback(branch, position):
-                if branch not in self._lengths:
-                    return f"there is no branch {branch}"
-                if position < 0:
-                    return f"a rollback to position {position}"
-                self._lengths[branch] = min(self._lengths[branch], position)
-                self._forget(branch, after=position)
-            case Drop(branch):
-                if branch not in self._lengths:
-                    return f"there is no branch {branch}"
-                del self._lengths[branch]
-                self._forget(branch, after=-1)
-        return None
-
-    def _plan_feed(self, ticket: int, branch: BranchId, tokens: tuple[int, ...]) -> str | None:
-        length = self._lengths.get(branch)
-        if length is None:
-            return f"there is no branch {branch}"
-        if not tokens and length:
-            return f"an empty feed to branch {branch}, which holds {length} tokens"
-        if any(not 0 <= token < self._num_vocabulary for token in tokens):
-            return f"a token beyond the vocabulary of {self._num_vocabulary}"
-        if length + len(tokens) > self._max_tokens:
-            return f"an answer of more than {self._max_tokens} tokens"
-        self._lengths[branch] = length + len(tokens)
-        self._tickets[ticket] = (branch, length + len(tokens))
-        return None
-
-    def _forget(self, branch: BranchId, *, after: int) -> None:
-        for ticket in [t for t, (at, end) in self._tickets.items() if at == branch and end > after]:
-            del self._tickets[ticket]

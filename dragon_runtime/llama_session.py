@@ -13,7 +13,8 @@ from dragon_core.errors import EngineError, OurError
 from dragon_core.types import BranchId, Command, Drop, Fork, Rollback, Step
 from dragon_core.weighting import constant_weight
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
-from dragon_runtime.llama_scheduler import PlannedBranches, SessionSequences
+from dragon_runtime.llama_scheduler import SessionSequences
+from dragon_runtime.planned_branches import PlannedBranches
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ class LlamaSession:
         sequences: Sequence[int],
         *,
         num_vocabulary: int,
+        prefill_chunk: int,
         enqueue: Callable[["LlamaSession", Sequence[Command]], None],
         release: Callable[["LlamaSession"], "asyncio.Future[None]"],
         on_step: StepListener,
@@ -56,10 +58,11 @@ class LlamaSession:
         self.prefilled: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.inbox: list[Command] = []
         self.running: list[RunningFeed] = []
-        self.sequences = SessionSequences(request, sequences)
+        self.sequences = SessionSequences(request, sequences, prefill_chunk=prefill_chunk)
         self.prompt_logits: list[NDArray[np.float32]] = []
         self.first_step: Step | None = None
         self.started_at = time.perf_counter()
+        self.prefill_started_at: float | None = None
         self.has_failed = False
 
     @property
@@ -73,7 +76,12 @@ class LlamaSession:
     @property
     def has_work(self) -> bool:
         """Whether the thread has something to do for it. With the engine's lock held."""
-        return bool(self.inbox) or self.first_step is None or self.sequences.has_waiting
+        return bool(self.inbox) or self.first_step is None or self.sequences.num_waiting > 0
+
+    @property
+    def num_waiting(self) -> int:
+        """Commands that were submitted and not run yet."""
+        return len(self.inbox) + self.sequences.num_waiting
 
     def submit(self, commands: Sequence[Command]) -> None:
         """Queue commands; see `EngineSession`."""

@@ -1,5 +1,6 @@
 """What a session needs before its first token: passages, contexts, prompts, an engine session. Alike at both ends."""
 
+import asyncio
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -69,7 +70,7 @@ class Preparation:
         )
 
     def bare_prompt(self, messages: Sequence[ChatMessage], *, max_tokens: int) -> list[int]:
-        """The conversation without any passage.
+        """The conversation without any passage. Blocks while it is tokenised.
 
         Raises:
             PromptTooLongError: it does not fit with an answer of `max_tokens`.
@@ -101,11 +102,12 @@ class Preparation:
         Raises:
             PromptTooLongError: the conversation alone does not fit. DragonError: the store failed.
         """
-        bare = self.bare_prompt(request.messages, max_tokens=request.max_tokens)
+        # Beside the event loop: to tokenise a long conversation can take a second, and may ask a server.
+        bare = await asyncio.to_thread(self.bare_prompt, request.messages, max_tokens=request.max_tokens)
         query = request.messages[last_user_message(request.messages)].content
         passages = await self._retriever.retrieve(query, num_passages=self._protocol.num_passages)
         return EngineRequest(
-            contexts=self._contexts(request, passages, bare),
+            contexts=await asyncio.to_thread(self._contexts, request, passages, bare),
             bare_prompt=tuple(bare) if self._weighting.rule.needs_bare_prompt else None,
             weighting=self._weighting,
             sampling=Sampling(

@@ -36,6 +36,18 @@ def missing_for_integration() -> list[str]:
     return missing
 
 
+def missing_for_triton() -> list[str]:
+    """What the tests against a real Triton server lack."""
+    from dragon_runtime.triton_server import find_triton
+
+    missing = missing_for_integration()
+    try:
+        find_triton()
+    except Exception as error:  # noqa: BLE001  the reason is reported
+        missing.append(str(error))
+    return missing
+
+
 @dataclass(frozen=True, slots=True)
 class Tier:
     """A folder of tests and what it needs of the machine."""
@@ -61,6 +73,7 @@ class Outcome:
 TIERS = [
     Tier("unit", "tests/unit", list),
     Tier("integration", "tests/integration", missing_for_integration),
+    Tier("triton", "tests/triton", missing_for_triton),
 ]
 
 

@@ -179,6 +179,13 @@ class StoreSettings(SettingsGroup):
         return self
 
 
+def _require_whole_identity(certificate_file: Path | None, key_file: Path | None, ca_file: Path | None) -> None:
+    if (certificate_file is None) != (key_file is None):
+        raise ValueError("certificate_file and key_file belong together: set both or neither")
+    if certificate_file is not None and ca_file is None:
+        raise ValueError("a client certificate is only used over TLS: set ca_file too")
+
+
 class BrokerSettings(SettingsGroup):
     """The MQTT broker between the two ends."""
 
@@ -192,10 +199,7 @@ class BrokerSettings(SettingsGroup):
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
-        if (self.certificate_file is None) != (self.key_file is None):
-            raise ValueError("certificate_file and key_file belong together: set both or neither")
-        if self.certificate_file is not None and self.ca_file is None:
-            raise ValueError("a client certificate is only used over TLS: set ca_file too")
+        _require_whole_identity(self.certificate_file, self.key_file, self.ca_file)
         if self.password_file is not None and self.username is None:
             raise ValueError("a password needs a username")
         return self
@@ -211,6 +215,26 @@ class BrokerSettings(SettingsGroup):
             SettingsError: the file cannot be read or is empty.
         """
         return None if self.password_file is None else read_secret(self.password_file, key="broker.password_file")
+
+
+class TritonSettings(SettingsGroup):
+    """A Triton server that hosts the language model and the embedding model, instead of this process."""
+
+    address: str | None = Field(
+        default=None, pattern=r"^[^/\s]+:[0-9]+$", description="`host:port` of its gRPC service; unset: no Triton."
+    )
+    ca_file: UserPath | None = Field(default=None, description="PEM file of the authority to trust; set: TLS is used.")
+    certificate_file: UserPath | None = Field(default=None, description="PEM certificate of this end, for mutual TLS.")
+    key_file: UserPath | None = Field(default=None, description="PEM key of that certificate.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        _require_whole_identity(self.certificate_file, self.key_file, self.ca_file)
+        return self
+
+    @property
+    def uses_tls(self) -> bool:
+        return self.ca_file is not None
 
 
 class LogSettings(SettingsGroup):

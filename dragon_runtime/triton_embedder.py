@@ -1,0 +1,85 @@
+"""The embedding model on Triton; see docs/triton.md."""
+
+import asyncio
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dragon_core.errors import EngineLostError
+from dragon_runtime.triton_client import TritonClient, is_dead_model
+from dragon_runtime.triton_tensors import Tensors, text_in, texts
+
+MODEL = "embedder"
+BATCH_TEXTS = 64
+"""The model's `max_batch_size`."""
+COUNT_SECONDS = 30.0
+
+
+class TritonEmbedder:
+    """Text to unit vectors on a Triton server; see `Embedder`. Made by `connect`."""
+
+    def __init__(self, client: TritonClient, *, name: str, revision: str, dimension: int) -> None:
+        self._client, self._name, self._revision, self._dimension = client, name, revision, dimension
+        self._loop = asyncio.get_running_loop()
+
+    @classmethod
+    async def connect(cls, client: TritonClient) -> "TritonEmbedder":
+        """Ask the model what it is.
+
+        Raises:
+            DragonError: the server or the model is not there.
+        """
+        found = await client.infer(MODEL, _rows(["dimension"]), outputs=("NAME", "REVISION", "VECTOR"))
+        return cls(
+            client,
+            name=text_in(found, "NAME"),
+            revision=text_in(found, "REVISION"),
+            dimension=found["VECTOR"].shape[-1],
+        )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def revision(self) -> str:
+        return self._revision
+
+    @property
+    def dimension(self) -> int:
+        return self._dimension
+
+    async def embed(self, texts_to_embed: Sequence[str]) -> NDArray[np.float32]:
+        """(n, dimension) unit rows; see `Embedder`."""
+        rows = [np.zeros((0, self._dimension), dtype=np.float32)]
+        for start in range(0, len(texts_to_embed), BATCH_TEXTS):
+            batch = texts_to_embed[start : start + BATCH_TEXTS]
+            found = await self._infer(batch, "VECTOR")
+            rows.append(np.asarray(found["VECTOR"], dtype=np.float32).reshape(len(batch), self._dimension))
+        return np.concatenate(rows)
+
+    def num_tokens(self, text: str) -> int:
+        """Tokens of a text. Blocks for a round trip: never call it on the event loop."""
+        counting = asyncio.run_coroutine_threadsafe(self._infer([text], "NUM_TOKENS"), self._loop)
+        try:
+            return int(counting.result(COUNT_SECONDS)["NUM_TOKENS"].reshape(-1)[0])
+        except TimeoutError as error:
+            counting.cancel()
+            raise EngineLostError(f"Triton at {self._client.address} did not answer in {COUNT_SECONDS:g} s") from error
+
+    async def _infer(self, batch: Sequence[str], output: str) -> Tensors:
+        try:
+            return await self._client.infer(MODEL, _rows(batch), outputs=(output,))
+        except EngineLostError as error:
+            if is_dead_model(error):
+                await self._client.reload(MODEL)
+                return await self._client.infer(MODEL, _rows(batch), outputs=(output,))
+            raise
+
+    def close(self) -> None:
+        """Nothing is held: the connection belongs to whoever made it."""
+
+
+def _rows(batch: Sequence[str]) -> Tensors:
+    return {"TEXT": texts(batch).reshape(-1, 1)}

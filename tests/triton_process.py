@@ -1,0 +1,146 @@
+"""A real Triton server for tests, with our models on a loopback port."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import tritonclient.grpc as triton
+from prometheus_client.parser import text_string_to_metric_families
+
+from dragon_runtime.certificates import CertificateAuthority, Identity
+from dragon_runtime.mosquitto import free_port
+from dragon_runtime.settings import TritonSettings
+from dragon_runtime.triton_server import shared_memory_prefix, write_repository
+from tests.waiting import wait_until
+
+READY_SECONDS = 90.0
+
+
+class TritonProcess:
+    """One server; `kill` and `start` as often as you like."""
+
+    def __init__(
+        self,
+        folder: Path,
+        parameters: Mapping[str, Mapping[str, object]],
+        *,
+        tls: tuple[CertificateAuthority, Identity, Identity] | None = None,
+    ) -> None:
+        """`tls`: the authority, the server's identity, and ours."""
+        self.folder, self._tls = folder, tls
+        self.repository = write_repository(folder / "models", parameters)
+        self.grpc_port, self.metrics_port = free_port(), free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def settings(self) -> TritonSettings:
+        address = f"127.0.0.1:{self.grpc_port}"
+        if self._tls is None:
+            return TritonSettings(address=address)
+        authority, _, ours = self._tls
+        return TritonSettings(
+            address=address,
+            ca_file=authority.certificate_file,
+            certificate_file=ours.certificate_file,
+            key_file=ours.key_file,
+        )
+
+    @property
+    def log(self) -> str:
+        return (self.folder / "log").read_text(errors="replace")
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, *models: str) -> None:
+        """Start and wait until these models are ready (both, unless named)."""
+        command = [sys.executable, "-m", "dragon_runtime.triton_server", "--folder", str(self.folder)]
+        command += ["--repository", str(self.repository)]
+        command += ["--grpc-port", str(self.grpc_port), "--metrics-port", str(self.metrics_port)]
+        if self._tls is not None:
+            authority, identity, _ = self._tls
+            command += ["--ca-file", str(authority.certificate_file)]
+            command += ["--certificate-file", str(identity.certificate_file), "--key-file", str(identity.key_file)]
+        with (self.folder / "log").open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=log, stderr=log)
+        wait_until(
+            lambda: not self.is_running or self.are_ready(*(models or ("causal_lm", "embedder"))),
+            "Triton's models are ready",
+            seconds=READY_SECONDS,
+        )
+        assert self.is_running, self.log
+
+    def are_ready(self, *models: str) -> bool:
+        """What the server says of its models; False while it is not there."""
+        settings = self.settings
+        with triton.InferenceServerClient(
+            str(settings.address),
+            ssl=settings.uses_tls,
+            root_certificates=settings.ca_file and str(settings.ca_file),
+            private_key=settings.key_file and str(settings.key_file),
+            certificate_chain=settings.certificate_file and str(settings.certificate_file),
+        ) as client:
+            try:
+                return all(client.is_model_ready(model) for model in models)
+            except triton.InferenceServerException:
+                return False
+
+    def kill(self) -> None:
+        """SIGKILL, with what the server started."""
+        for child in self.model_processes():
+            subprocess.run(["kill", "-9", str(child)], check=False)
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """In order, or by force when it hangs."""
+        self._end(signal.SIGTERM)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self._process is None:
+            return
+        self._process.send_signal(number)
+        try:
+            self._process.wait(timeout=30)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def model_processes(self, model: str = "") -> list[int]:
+        """The processes of the Python models."""
+        pattern = f"triton_python_backend_stub.*{self.repository}/{model}"
+        found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
+        return [int(line) for line in found.stdout.split()]
+
+    def metric(self, name: str) -> float:
+        """The sum of a metric's samples of this name; 0 when there is none yet."""
+        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
+        samples = (each for family in text_string_to_metric_families(text) for each in family.samples)
+        return sum(each.value for each in samples if each.name == name)
+
+    def shared_memory(self) -> int:
+        """Bytes in /dev/shm."""
+        regions = Path("/dev/shm").glob(  # noqa: S108 - where the system keeps it
+            f"{shared_memory_prefix(self.folder)}*"
+        )
+        return sum(region.stat().st_size for region in regions)
+
+
+@contextmanager
+def triton_server(folder: Path, parameters: Mapping[str, Mapping[str, object]]) -> Iterator[TritonProcess]:
+    """A running server for as long as the scope lasts."""
+    server = TritonProcess(folder, parameters)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
