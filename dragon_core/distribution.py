@@ -35,10 +35,11 @@ def cut(probabilities: FloatArray, limit: Cut) -> Distribution:
     levels = np.maximum(levels, 0)
     order = np.lexsort((kept, levels))
     dropped = math.ceil(max(0.0, 1.0 - float(mass[num_positive - 1])) / DROPPED_UNIT - 1e-6)
-    return _decoded(kept[order].astype(np.uint32), levels[order], min(dropped, MAX_LEVEL))
+    return decoded(kept[order].astype(np.uint32), levels[order], min(dropped, MAX_LEVEL))
 
 
-def _decoded(ids: IdArray, levels: LevelArray, dropped: int) -> Distribution:
+def decoded(ids: IdArray, levels: LevelArray, dropped: int) -> Distribution:
+    """What both ends compute with, from what one published: probabilities sum to 1."""
     weights = np.exp(levels * (-1.0 / LEVELS_PER_NAT))
     return Distribution(ids, levels, weights / math.fsum(weights.tolist()), dropped)
 
@@ -102,7 +103,7 @@ def unpack(body: bytes, *, dropped: int, vocabulary_size: int, max_tokens: int) 
         levels[i] == levels[i + 1] and listed[i] > listed[i + 1] for i in range(num_tokens - 1)
     ):
         raise PeerError("the tokens of a distribution repeat or are out of order", field="distribution")
-    return _decoded(ids, np.array(levels, dtype=np.uint16), dropped)
+    return decoded(ids, np.array(levels, dtype=np.uint16), dropped)
 
 
 def quantise_weight(nat: float) -> int:

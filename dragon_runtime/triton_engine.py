@@ -19,6 +19,7 @@ from dragon_runtime.triton_tensors import (
     command_tensors,
     description_of,
     open_tensors,
+    request_tensor,
     step_of,
     text,
 )
@@ -146,7 +147,7 @@ class TritonSession:
         self._plan = PlannedBranches(
             max_branches=request.max_branches, max_tokens=request.max_tokens, num_vocabulary=len(vocabulary)
         )
-        self._number = np.array([secrets.randbits(63)], dtype=np.int64)
+        self.number = secrets.randbits(63)
         self._waiting: list[Command] = []
         self._changed = asyncio.Event()
         self._is_closed = self._has_failed = self._is_over = False
@@ -234,7 +235,7 @@ class TritonSession:
                     yield {**self._request(Operation.RUN), **command_tensors(())}
 
     def _request(self, operation: Operation) -> Tensors:
-        return {**_request(operation), "SESSION": self._number}
+        return _request(operation, self.number)
 
     def _take(self, tensors: Tensors) -> None:
         if "STEP" in tensors:
@@ -253,5 +254,5 @@ class TritonSession:
             self._changed.set()
 
 
-def _request(operation: Operation) -> Tensors:
-    return {"OPERATION": text(operation)}
+def _request(operation: Operation, session: int = 0) -> Tensors:
+    return {"REQUEST": request_tensor(operation, session)}

@@ -29,6 +29,7 @@ from dragon_runtime.triton_tensors import (
     failure_text,
     integer_in,
     opened_tensors,
+    operation_of,
     request_of,
     step_tensors,
     text_in,
@@ -136,21 +137,20 @@ class CausalLmService:
             reply.fail(failure_text(EngineError(f"the model could not serve the request: {error}")))
 
     def _perform(self, tensors: Tensors, reply: Reply) -> None:
-        asked = text_in(tensors, "OPERATION")
-        if asked not in set(Operation):
-            raise OurError(f"OPERATION is {asked!r}; there are {', '.join(Operation)}")
-        match Operation(asked):
+        operation, number = operation_of(tensors)
+        match operation:
             case Operation.DESCRIBE:
                 reply.send(description_tensors(self._description(), self._engine.vocabulary), is_final=True)
             case Operation.TOKENISE:
                 self._start(self._tokenise(tensors, reply))
             case Operation.OPEN:
-                self._open(integer_in(tensors, "SESSION"), request_of(tensors), reply)
+                self._open(number, request_of(tensors), reply)
             case Operation.RUN:
-                self._run(self._session(tensors), tensors)
-                reply.finish()
+                self._run(self._session(number), tensors)
+                # A call to the server and back: after the engine's thread was woken, not before.
+                self._loop.call_soon(reply.finish)
             case Operation.CLOSE:
-                self._end(self._session(tensors))
+                self._end(self._session(number))
                 reply.finish()
 
     def _description(self) -> Description:
@@ -175,8 +175,7 @@ class CausalLmService:
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 
-    def _session(self, tensors: Tensors) -> _Session:
-        number = integer_in(tensors, "SESSION")
+    def _session(self, number: int) -> _Session:
         session = self._sessions.get(number)
         if session is None:
             raise OurError(f"there is no session {number}: it was never opened, or it is over")

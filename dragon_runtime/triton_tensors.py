@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.distribution import pack, unpack
+from dragon_core.distribution import decoded
 from dragon_core.errors import (
     CapacityError,
     DragonError,
@@ -21,7 +21,6 @@ from dragon_core.errors import (
     EngineLostError,
     ModelError,
     OurError,
-    PeerError,
     PromptTooLongError,
     RetryableError,
 )
@@ -50,14 +49,14 @@ MAX_PROMPT_TOKENS = 1 << 20
 MAX_COMMAND_NUMBERS = 1 << 16
 
 
-class Operation(enum.StrEnum):
-    """What a request to `causal_lm` wants."""
+class Operation(enum.IntEnum):
+    """What a request to `causal_lm` wants: the first number of its REQUEST. The second is the session's."""
 
-    DESCRIBE = "describe"
-    TOKENISE = "tokenise"
-    OPEN = "open"
-    RUN = "run"
-    CLOSE = "close"
+    DESCRIBE = 0
+    TOKENISE = 1
+    OPEN = 2
+    RUN = 3
+    CLOSE = 4
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -96,6 +95,27 @@ class Failure(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     requested: int | None = None
     available: int | None = None
     retry_after_seconds: float | None = None
+
+
+def request_tensor(operation: Operation, session: int = 0) -> NDArray[np.int64]:
+    """What every request begins with. Numbers, and as few tensors as can be: each costs a step its time."""
+    return np.array([operation, session], dtype=np.int64)
+
+
+def operation_of(tensors: Tensors) -> tuple[Operation, int]:
+    """What a request wants, and of which session.
+
+    Raises:
+        OurError: it has no REQUEST, or there is no such operation.
+    """
+    numbers = _tensor(tensors, "REQUEST").reshape(-1).tolist()
+    if len(numbers) != 2:
+        raise OurError(f"REQUEST has {len(numbers)} elements; an operation and a session are wanted")
+    operation, session = numbers
+    if operation not in set(Operation):
+        known = ", ".join(f"{each.value} {each.name.lower()}" for each in Operation)
+        raise OurError(f"REQUEST asks for operation {operation}; there are {known}")
+    return Operation(operation), session
 
 
 def text(value: str) -> NDArray[np.object_]:
@@ -281,13 +301,16 @@ def opened_tensors(
 
 
 def step_tensors(ticket: int, step: Step) -> Tensors:
-    """An answer to a feed; DISTRIBUTION is the wire form of docs/protocol.md."""
-    published = step.published
-    return {
-        "STEP": np.array([ticket, published.weight_level, published.distribution.dropped], dtype=np.int64),
-        "DISTRIBUTION": np.frombuffer(pack(published.distribution), dtype=np.uint8),
-        "CONTEXT_SHARES": step.context_shares.astype(np.float32, copy=False).reshape(-1),
+    """An answer to a feed: ids and levels as bytes one after the other. A context alone has all of each token."""
+    published, distribution = step.published, step.published.distribution
+    body = distribution.ids.astype("<u4").tobytes() + distribution.levels.astype("<u2").tobytes()
+    tensors: dict[str, NDArray[np.generic]] = {
+        "STEP": np.array([ticket, published.weight_level, distribution.dropped], dtype=np.int64),
+        "DISTRIBUTION": np.frombuffer(body, dtype=np.uint8),
     }
+    if step.context_shares.shape[0] > 1:
+        tensors["CONTEXT_SHARES"] = step.context_shares.astype(np.float32, copy=False).reshape(-1)
+    return tensors
 
 
 def step_of(tensors: Tensors, *, num_contexts: int, num_vocabulary: int) -> tuple[int, Step]:
@@ -299,13 +322,21 @@ def step_of(tensors: Tensors, *, num_contexts: int, num_vocabulary: int) -> tupl
     try:
         ticket, weight_level, dropped = _tensor(tensors, "STEP").tolist()
         body = _tensor(tensors, "DISTRIBUTION").astype(np.uint8, copy=False).tobytes()
-        distribution = unpack(body, dropped=dropped, vocabulary_size=num_vocabulary, max_tokens=num_vocabulary)
-        shares = _tensor(tensors, "CONTEXT_SHARES").astype(np.float32, copy=False)
-        step = Step(
-            published=Published(weight_level, distribution),
-            context_shares=shares.reshape(num_contexts, distribution.ids.size),
+        num_tokens, remainder = divmod(len(body), 6)
+        ids = np.frombuffer(body, dtype="<u4", count=num_tokens).astype(np.uint32)
+        levels = np.frombuffer(body, dtype="<u2", offset=4 * num_tokens).astype(np.uint16)
+        if remainder or not num_tokens or int(ids.max()) >= num_vocabulary:
+            raise EngineError(f"{num_tokens} tokens of {len(body)} bytes")
+        shares = (
+            _tensor(tensors, "CONTEXT_SHARES").astype(np.float32, copy=False)
+            if num_contexts > 1
+            else np.ones(num_tokens, dtype=np.float32)
         )
-    except (ValueError, OurError, PeerError) as error:
+        step = Step(
+            published=Published(weight_level, decoded(ids, levels, dropped)),
+            context_shares=shares.reshape(num_contexts, num_tokens),
+        )
+    except (ValueError, DragonError) as error:
         raise EngineError(f"Triton sent a step that does not fit: {error}") from error
     return ticket, step
 

@@ -19,8 +19,8 @@ from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
 from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import MODEL, TritonEngine
-from dragon_runtime.triton_tensors import Operation, Tensors, command_tensors, open_tensors, text
+from dragon_runtime.triton_engine import MODEL, TritonEngine, TritonSession
+from dragon_runtime.triton_tensors import Operation, Tensors, command_tensors, open_tensors, request_tensor, text
 from tests.engine_contract import EngineContract
 from tests.engine_sessions import (
     CONTEXT_LENGTH,
@@ -134,27 +134,23 @@ class Raw:
         return str(refusal.value)
 
 
-NUMBER = np.array([77], dtype=np.int64)
-
-
 async def test_wrong_requests_get_a_reason_and_harm_no_session(client: TritonClient, engine: TritonEngine) -> None:
     raw, request, path = Raw(client), request_of(engine, 9), tokens_of(engine, 7, 4)
-    opening = {"OPERATION": text(Operation.OPEN), "SESSION": NUMBER, **open_tensors(request)}
+    opening = {"REQUEST": request_tensor(Operation.OPEN, 77), **open_tensors(request)}
     expected = await fresh_steps(engine, request, path)
     async with driven(engine, request) as innocent:
         first = innocent.feed(path[0])
         wrong: dict[str, dict[str, Any]] = {
-            "no OPERATION": {"SESSION": NUMBER},
-            "OPERATION is 'fly'": {"OPERATION": text("fly")},
-            "no session 77": {"OPERATION": text(Operation.RUN), "SESSION": NUMBER, **command_tensors(())},
-            "no SESSION": {**opening, "SESSION": None},
+            "missing required input": {},
+            "operation 9; there are 0 describe": {"REQUEST": np.array([9, 0])},
+            "no session 77": {"REQUEST": request_tensor(Operation.RUN, 77), **command_tensors(())},
             "OPTIONS": {**opening, "OPTIONS": text("{")},
             "LENGTHS sums to": {**opening, "LENGTHS": np.array([8], dtype=np.int32)},
             "relevances": {**opening, "RELEVANCES": np.array([0.5, 0.5])},
             "beyond the vocabulary": {**opening, "TOKENS": np.array([10**6] * 9, dtype=np.int32)},
             "data-type": {**opening, "TOKENS": np.zeros(9, dtype=np.float32)},
-            "unexpected inference input": {**opening, "SURPRISE": NUMBER},
-            "no TEXT": {"OPERATION": text(Operation.TOKENISE)},
+            "unexpected inference input": {**opening, "SURPRISE": np.array([77])},
+            "no TEXT": {"REQUEST": request_tensor(Operation.TOKENISE)},
         }
         for reason, tensors in wrong.items():
             given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
@@ -167,17 +163,18 @@ async def test_a_run_that_makes_no_sense_is_refused_and_its_session_goes_on(
     server: TritonProcess, client: TritonClient, engine: TritonEngine
 ) -> None:
     async with driven(engine, request_of(engine, 9)) as session:
-        number = session.session._number  # type: ignore[attr-defined]
+        assert isinstance(session.session, TritonSession)
+        number = session.session.number
         for commands, reason in (
             (np.array([0, 1, 7, 1, 3]), "there is no branch 7"),
             (np.array([0, 1, 0, 1, 10**6]), "beyond the vocabulary"),
             (np.array([9, 0, 0, 0]), "is no command"),
             (np.array([0, 1, 0, 5, 3]), "ends within"),
         ):
-            asked = {"OPERATION": text(Operation.RUN), "SESSION": number, "COMMANDS": commands.astype(np.int64)}
+            asked = {"REQUEST": request_tensor(Operation.RUN, number), "COMMANDS": commands.astype(np.int64)}
             assert reason in await Raw(client).refusal(asked)
         await session.fed(*tokens_of(engine, 7, 2))
-        duplicate = {"OPERATION": text(Operation.OPEN), "SESSION": number, **open_tensors(request_of(engine, 9))}
+        duplicate = {"REQUEST": request_tensor(Operation.OPEN, number), **open_tensors(request_of(engine, 9))}
         assert "already" in await Raw(client).refusal(duplicate)
 
 

@@ -37,9 +37,9 @@ class TritonPythonModel:
 
     def initialize(self, args: dict[str, str]) -> None:
         try:
-            self._runner = CausalLmRunner(
-                parameters_of(args["model_config"], CausalLmParameters), CausalLmMetrics(pb_utils)
-            )
+            parameters = parameters_of(args["model_config"], CausalLmParameters)
+            self._metrics = CausalLmMetrics(pb_utils)
+            self._runner = CausalLmRunner(parameters, self._metrics)
         except DragonError as error:
             raise pb_utils.TritonModelException(str(error)) from error
 
@@ -50,3 +50,4 @@ class TritonPythonModel:
 
     def finalize(self) -> None:
         self._runner.close()
+        self._metrics.close()
