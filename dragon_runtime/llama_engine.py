@@ -24,8 +24,9 @@ from dragon_runtime.llama_session import LlamaSession
 
 logger = logging.getLogger(__name__)
 
-GATHERING_PART = 0.05
-"""How long to wait for sessions that have nothing to decode yet, in parts of a step."""
+QUIET_PART, GATHERING_PART = 0.04, 0.15
+"""How long to wait for sessions that have nothing to decode yet, in parts of a step: while others still get something,
+and at most."""
 
 
 class LlamaEngine:
@@ -39,8 +40,10 @@ class LlamaEngine:
         num_sequences: int,
         prefill_chunk: int = PREFILL_CHUNK,
         observer: EngineObserver | None = None,
+        is_listener_elsewhere: bool = False,
     ) -> None:
         self._model, self._memory, self._prefill_chunk = model, memory, prefill_chunk
+        self._is_listener_elsewhere = is_listener_elsewhere
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._num_sequences = num_sequences
@@ -51,6 +54,7 @@ class LlamaEngine:
         self._is_stopping = False
         self._failure: Exception | None = None
         self._is_waking = False
+        self._num_handed_over = 0
         self._batches = Batches(memory, on_batch=self._on_batch, observer=observer)
         self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
 
@@ -65,8 +69,11 @@ class LlamaEngine:
         num_gpu_layers: int = 0,
         prefill_chunk: int = PREFILL_CHUNK,
         observer: EngineObserver | None = None,
+        is_listener_elsewhere: bool = False,
     ) -> "LlamaEngine":
         """Load a model, measure a step of it, and start the thread. `observer` is told what its thread does.
+
+        `is_listener_elsewhere`: steps are passed on to another process, and are handed over one by one as they come.
 
         Raises:
             ModelError: no such file, no GGUF, damaged, or no memory for it.
@@ -85,7 +92,12 @@ class LlamaEngine:
 
         model, memory = await asyncio.to_thread(load)
         return await cls.start(
-            model, memory, num_sequences=num_sequences, prefill_chunk=prefill_chunk, observer=observer
+            model,
+            memory,
+            num_sequences=num_sequences,
+            prefill_chunk=prefill_chunk,
+            observer=observer,
+            is_listener_elsewhere=is_listener_elsewhere,
         )
 
     @classmethod
@@ -97,9 +109,17 @@ class LlamaEngine:
         num_sequences: int,
         prefill_chunk: int = PREFILL_CHUNK,
         observer: EngineObserver | None = None,
+        is_listener_elsewhere: bool = False,
     ) -> "LlamaEngine":
         """Measure a step and start the thread, which owns both from now on."""
-        engine = cls(model, memory, num_sequences=num_sequences, prefill_chunk=prefill_chunk, observer=observer)
+        engine = cls(
+            model,
+            memory,
+            num_sequences=num_sequences,
+            prefill_chunk=prefill_chunk,
+            observer=observer,
+            is_listener_elsewhere=is_listener_elsewhere,
+        )
         await asyncio.to_thread(engine._batches.warm_up)
         engine._thread.start()
         return engine
@@ -196,6 +216,7 @@ class LlamaEngine:
         """Hand commands to the thread; it wakes when all that is ready now was handed over: that is one batch."""
         with self._wake:
             session.inbox.extend(commands)
+            self._num_handed_over += 1
             if session.running:
                 session.give_up(commands)
                 self._abort_unwanted()
@@ -259,12 +280,22 @@ class LlamaEngine:
             return True
         return all(session.has_work for session in self._sessions if not session.has_failed)
 
+    def _gather(self) -> None:
+        """With the lock held: wait for sessions as long as they keep coming."""
+        seconds = self._batches.decode_seconds
+        given_up_at = time.perf_counter() + GATHERING_PART * seconds
+        while not self._is_gathered() and (left := given_up_at - time.perf_counter()) > 0:
+            before = self._num_handed_over
+            self._wake.wait(min(left, QUIET_PART * seconds))
+            if self._num_handed_over == before:
+                return
+
     def _turn(self) -> bool:
         """At most one piece of one prompt, and one step of everything else; False at the end."""
         with self._wake:
             self._wake.wait_for(self._has_work)
             # One batch of all sessions costs less than two of some: those that are nearly ready are waited for.
-            self._wake.wait_for(self._is_gathered, timeout=GATHERING_PART * self._batches.decode_seconds)
+            self._gather()
             if self._is_stopping:
                 return False
             while self._released:
@@ -313,9 +344,13 @@ class LlamaEngine:
                 )
 
     def _step(self, sessions: Sequence[LlamaSession]) -> None:
-        answers = deque(self._batches.step(sessions))
-        if answers:
-            self._post(self._deliver, answers)
+        answers = self._batches.step(sessions)
+        if self._is_listener_elsewhere:
+            for answer in answers:
+                self._post(answer.session.deliver, answer.ticket, answer.step)
+        elif handed_over := deque(answers):
+            # The listeners' own work would slow down what is still to be published: it has to wait.
+            self._post(self._deliver, handed_over)
 
     def _deliver(self, answers: "deque[Answer]") -> None:
         """One answer in each turn of the loop: what else waits there comes between."""

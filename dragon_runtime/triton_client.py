@@ -1,6 +1,7 @@
 """A connection to Triton: a stream per session or question, and loading of models. Only errors of ours leave."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
@@ -13,6 +14,8 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from dragon_core.errors import DragonError, EngineError, EngineLostError
 from dragon_runtime.settings.groups import TritonSettings
 from dragon_runtime.triton_tensors import Tensors, failure_of
+
+logger = logging.getLogger(__name__)
 
 RELOAD_SECONDS = 300.0
 LOOK_SECONDS = 5.0
@@ -33,10 +36,13 @@ class TritonClient:
             certificate_chain=_path(settings.certificate_file),
             channel_args=CONNECT_OPTIONS,
         )
-        self._reloading = asyncio.Lock()
+        self._reloads: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
         """Hang up."""
+        for task in list(self._reloads.values()):
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
         await self._client.close()
 
     async def stream(self, model: str, requests: AsyncIterator[Tensors]) -> AsyncIterator[Tensors]:
@@ -53,12 +59,12 @@ class TritonClient:
         try:
             async for result, error in self._client.stream_infer(inputs()):
                 if error is not None:
-                    raise failure_of(error.message())
+                    raise error
                 yield _outputs(result)
         except grpc.aio.AioRpcError as error:
             raise EngineLostError(f"the stream to Triton at {self.address} ended: {error.details()}") from error
         except InferenceServerException as error:
-            raise self._failure(error) from error
+            raise self._failure(model, error) from error
 
     async def ask(self, model: str, tensors: Tensors) -> Tensors:
         """The one answer to a request.
@@ -89,7 +95,7 @@ class TritonClient:
                 outputs=[triton.InferRequestedOutput(name) for name in outputs],
             )
         except InferenceServerException as error:
-            raise self._failure(error) from error
+            raise self._failure(model, error) from error
         return _outputs(result)
 
     async def is_model_ready(self, model: str) -> bool:
@@ -100,26 +106,35 @@ class TritonClient:
             return False
 
     async def reload(self, model: str) -> None:
-        """Unload a model and load it again; sessions on it fail. One at a time.
+        """Unload a model and load it again; sessions on it fail.
 
         Raises:
-            EngineError: it cannot be loaded, or the server does not allow it.
+            EngineLostError: it cannot be loaded, or the server does not allow it.
         """
-        async with self._reloading:
-            try:
-                await self._client.unload_model(model, client_timeout=LOOK_SECONDS)
-                await self._client.load_model(model, client_timeout=RELOAD_SECONDS)
-            except InferenceServerException as error:
-                raise self._failure(error) from error
+        try:
+            await self._client.unload_model(model, client_timeout=LOOK_SECONDS)
+            await self._client.load_model(model, client_timeout=RELOAD_SECONDS)
+        except InferenceServerException as error:
+            raise EngineLostError(f"{model} cannot be loaded by Triton at {self.address}: {error}") from error
 
-    def _failure(self, error: InferenceServerException) -> DragonError:
+    def _failure(self, model: str, error: InferenceServerException) -> DragonError:
+        """The error of ours; a model whose process died is loaded again meanwhile, which Triton does not do itself."""
         found = failure_of(error.message() or str(error))
-        return EngineLostError(f"{found} ({self.address})") if isinstance(found, EngineLostError) else found
+        if not isinstance(found, EngineLostError):
+            return found
+        if "stub process" in str(found).lower() and model not in self._reloads:
+            logger.warning("the process of %s died; it is loaded again", model)
+            task = asyncio.get_running_loop().create_task(self._revive(model), name=f"reload {model}")
+            self._reloads[model] = task
+        return EngineLostError(f"{found} ({self.address})")
 
-
-def is_dead_model(error: DragonError) -> bool:
-    """Whether an error of Triton says that the process of a Python model is gone. It has to be loaded again."""
-    return "stub process" in str(error).lower()
+    async def _revive(self, model: str) -> None:
+        try:
+            await self.reload(model)
+        except EngineLostError as error:
+            logger.warning("%s", error)
+        finally:
+            del self._reloads[model]
 
 
 def _path(path: object) -> str | None:

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dragon_core.errors import EngineLostError
-from dragon_runtime.triton_client import TritonClient, is_dead_model
+from dragon_runtime.triton_client import TritonClient
 from dragon_runtime.triton_tensors import Tensors, text_in, texts
 
 MODEL = "embedder"
@@ -55,27 +55,19 @@ class TritonEmbedder:
         rows = [np.zeros((0, self._dimension), dtype=np.float32)]
         for start in range(0, len(texts_to_embed), BATCH_TEXTS):
             batch = texts_to_embed[start : start + BATCH_TEXTS]
-            found = await self._infer(batch, "VECTOR")
+            found = await self._client.infer(MODEL, _rows(batch), outputs=("VECTOR",))
             rows.append(np.asarray(found["VECTOR"], dtype=np.float32).reshape(len(batch), self._dimension))
         return np.concatenate(rows)
 
     def num_tokens(self, text: str) -> int:
         """Tokens of a text. Blocks for a round trip: never call it on the event loop."""
-        counting = asyncio.run_coroutine_threadsafe(self._infer([text], "NUM_TOKENS"), self._loop)
+        asked = self._client.infer(MODEL, _rows([text]), outputs=("NUM_TOKENS",))
+        counting = asyncio.run_coroutine_threadsafe(asked, self._loop)
         try:
             return int(counting.result(COUNT_SECONDS)["NUM_TOKENS"].reshape(-1)[0])
         except TimeoutError as error:
             counting.cancel()
             raise EngineLostError(f"Triton at {self._client.address} did not answer in {COUNT_SECONDS:g} s") from error
-
-    async def _infer(self, batch: Sequence[str], output: str) -> Tensors:
-        try:
-            return await self._client.infer(MODEL, _rows(batch), outputs=(output,))
-        except EngineLostError as error:
-            if is_dead_model(error):
-                await self._client.reload(MODEL)
-                return await self._client.infer(MODEL, _rows(batch), outputs=(output,))
-            raise
 
     def close(self) -> None:
         """Nothing is held: the connection belongs to whoever made it."""

@@ -11,7 +11,7 @@ from dragon_core.errors import DragonError, EngineError, EngineLostError, OurErr
 from dragon_core.types import Command, Vocabulary
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 from dragon_runtime.planned_branches import PlannedBranches
-from dragon_runtime.triton_client import TritonClient, is_dead_model
+from dragon_runtime.triton_client import TritonClient
 from dragon_runtime.triton_tensors import (
     Description,
     Operation,
@@ -109,12 +109,6 @@ class TritonEngine:
         session.on_end = self._sessions.discard
         try:
             await session.opened
-        except DragonError as error:
-            await session.close()
-            if is_dead_model(error):
-                await self._client.reload(MODEL)
-                raise EngineLostError(f"the model was loaded again, its process had died: {error}") from error
-            raise
         except BaseException:
             await session.close()
             raise

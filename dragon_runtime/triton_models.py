@@ -87,6 +87,7 @@ async def _start(parameters: CausalLmParameters, observer: ServiceObserver) -> C
         num_gpu_layers=parameters.num_gpu_layers,
         prefill_chunk=parameters.prefill_chunk,
         observer=observer,
+        is_listener_elsewhere=True,
     )
     return CausalLmService(
         engine,
