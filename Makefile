@@ -27,8 +27,9 @@ check: setup ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -m "not slow" tests/unit
 
-bench: setup ## Measure what the documentation states (three quarters of an hour, on a machine with nothing else to do)
+bench: setup ## Measure what the documentation states (an hour, on a machine with nothing else to do)
 	$(BIN)/python -m bench.core
 	$(BIN)/python -m bench.throughput
+	$(BIN)/python -m bench.triton
 	$(BIN)/python -m bench.protocol
 	$(BIN)/python -m bench.rules

@@ -99,10 +99,12 @@ class FixedPassages:
 class OwnDecoding:
     """The engine with softmax, mixing and cut, one token after the other and nothing else: the limit of a side."""
 
-    def __init__(self, path: Path, *, num_sequences: int = 2, num_threads: int = 1) -> None:
+    def __init__(
+        self, path: Path, *, num_sequences: int = 2, num_threads: int = 1, context_length: int = CONTEXT_LENGTH
+    ) -> None:
         self._model = LlamaModel(path)
         self.sequences = LlamaSequences(
-            self._model, num_sequences=num_sequences, context_length=CONTEXT_LENGTH, num_threads=num_threads
+            self._model, num_sequences=num_sequences, context_length=context_length, num_threads=num_threads
         )
 
     def prefill_all(self, requests: Sequence[EngineRequest]) -> None:

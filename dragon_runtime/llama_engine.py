@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 QUIET_PART, GATHERING_PART = 0.04, 0.15
 """How long to wait for sessions that have nothing to decode yet, in parts of a step: while others still get something,
 and at most."""
+ELSEWHERE_SECONDS = 0.008
+"""How long a listener in another process takes to answer a step with its next commands."""
 
 
 class LlamaEngine:
@@ -283,10 +285,11 @@ class LlamaEngine:
     def _gather(self) -> None:
         """With the lock held: wait for sessions as long as they keep coming."""
         seconds = self._batches.decode_seconds
+        quiet = max(QUIET_PART * seconds, ELSEWHERE_SECONDS if self._is_listener_elsewhere else 0.0)
         given_up_at = time.perf_counter() + GATHERING_PART * seconds
         while not self._is_gathered() and (left := given_up_at - time.perf_counter()) > 0:
             before = self._num_handed_over
-            self._wake.wait(min(left, QUIET_PART * seconds))
+            self._wake.wait(min(left, quiet))
             if self._num_handed_over == before:
                 return
 
