@@ -1,14 +1,18 @@
 """Where the language model comes from: a file, an address with a digest, or the one that is installed with us."""
 
+import argparse
+import asyncio
 import hashlib
 import importlib.util
 import logging
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import anyio.to_thread
 import httpx
+from pydantic import ValidationError
 
 from dragon_core.errors import ModelError
 from dragon_runtime.settings.groups import ModelSettings
@@ -87,3 +91,25 @@ def _require_digest(path: Path, digest: str) -> None:
         raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
     if found != digest:
         raise ModelError(f"{path} has sha256 {found}, not {digest}: it is damaged, or model.sha256 is of another file")
+
+
+def main() -> None:
+    """Fetch a model before anything loads it, as the first step of a container."""
+    parser = argparse.ArgumentParser(prog="python -m dragon_runtime.models", description=main.__doc__)
+    parser.add_argument("--url", required=True, help="of the GGUF file")
+    parser.add_argument("--sha256", required=True, help="its digest")
+    parser.add_argument("--folder", type=Path, required=True, help="it is kept there; model.gguf becomes a link to it")
+    given = parser.parse_args()
+    try:
+        settings = ModelSettings(url=given.url, sha256=given.sha256)
+        target = asyncio.run(resolve_model(settings, given.folder))
+        # Replaced in one step: who loads model.gguf meanwhile gets the old model or the new one.
+        link = given.folder / f"model.{os.getpid()}.part"
+        link.symlink_to(target.name)
+        link.replace(given.folder / "model.gguf")
+    except (ModelError, ValidationError, OSError) as error:
+        sys.exit(f"models: {error}")
+
+
+if __name__ == "__main__":
+    main()

@@ -98,13 +98,6 @@ class TritonClient:
             raise self._failure(model, error) from error
         return _outputs(result)
 
-    async def is_model_ready(self, model: str) -> bool:
-        """Whether the server says that a model is ready. A model whose process died still is: ask it something."""
-        try:
-            return bool(await self._client.is_model_ready(model, client_timeout=LOOK_SECONDS))
-        except InferenceServerException:
-            return False
-
     async def reload(self, model: str) -> None:
         """Unload a model and load it again; sessions on it fail.
 

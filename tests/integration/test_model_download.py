@@ -1,6 +1,8 @@
 """A model from an address: fetched once, checked before it is kept, and no half of one ever left behind."""
 
 import hashlib
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -111,3 +113,26 @@ async def test_an_address_where_nothing_is_says_so(tmp_path: Path, url: str) -> 
     with pytest.raises(ModelError, match=r"cannot be fetched from .*: .+; try again, or set model.path"):
         await resolve_model(ModelSettings(url=url, sha256=DIGEST), tmp_path)
     assert names_in(tmp_path) == []
+
+
+def test_the_command_links_the_model_or_says_why_it_cannot(server: ModelServer, tmp_path: Path) -> None:
+    def fetch(path: str, digest: str) -> "subprocess.CompletedProcess[str]":
+        url = server.settings(path).url
+        command = [sys.executable, "-m", "dragon_runtime.models", "--url", str(url), "--sha256", digest]
+        return subprocess.run(
+            [*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
+        )
+
+    for _ in range(2):
+        fetched = fetch("/model", DIGEST)
+        assert (fetched.returncode, fetched.stderr) == (0, "")
+        assert (tmp_path / "model.gguf").read_bytes() == CONTENT
+    assert server.requested == ["/model"]
+    refusals = {("/model", OTHER_DIGEST): OTHER_DIGEST, ("/gone", "1" * 64): "404", ("/model", "x"): "sha256"}
+    for (path, digest), reason in refusals.items():
+        refused = fetch(path, digest)
+        assert refused.returncode == 1
+        assert reason in refused.stderr
+        assert refused.stderr.startswith("models: ")
+        assert "Traceback" not in refused.stderr
+    assert (tmp_path / "model.gguf").read_bytes() == CONTENT
