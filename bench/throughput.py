@@ -208,7 +208,8 @@ async def driven(prompts: Sequence[Prompt], embedder: Embedder, raw: RawTurns, b
     window = Window()
     model = LlamaModel(bundled_model())
     memory = AlternatingSequences(model, raw, window)
-    engine = await LlamaEngine.start(model, memory, num_sequences=NUM_SESSIONS)
+    engine = LlamaEngine(model, memory, num_sequences=NUM_SESSIONS)
+    await engine.start()
     async with blocked.watching(window), asyncio.TaskGroup() as tasks:
         for seed, prompt in enumerate(prompts):
             tasks.create_task(answer(prompt, engine, embedder, window, seed=seed))

@@ -8,7 +8,6 @@ Run: python -m bench.triton [--json] [--quick]
 import argparse
 import asyncio
 import json
-import subprocess
 import sys
 import tempfile
 import time
@@ -159,25 +158,6 @@ async def stall(triton: Engine, size: int) -> float:
     return float(np.quantile(gaps, 0.99) / np.median(gaps))
 
 
-CLIENT = """
-import asyncio, sys
-from dragon_runtime.settings import TritonSettings
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import TritonEngine
-from tests.engine_sessions import DrivenSession, request_of, tokens_of
-
-async def main():
-    engine = await TritonEngine.connect(TritonClient(TritonSettings(address=sys.argv[1])))
-    for number in range(int(sys.argv[2])):
-        session = await DrivenSession.open(engine, request_of(engine, 9, seed=number))
-        session.feed(*tokens_of(engine, number, 8))
-    print("open", flush=True)
-    await asyncio.sleep(3600)
-
-asyncio.run(main())
-"""
-
-
 def _resident_bytes(pids: Sequence[int]) -> int:
     pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
     return pages * 4096
@@ -199,15 +179,9 @@ async def leaks(folder: Path, *, num_clients: int) -> dict[str, float]:
                 session = await Stepped.open(engine, prompt(engine, 9, max_tokens=64, seed=seed))
                 await session.run(2)
                 await session.close()
-            victim = subprocess.Popen(  # noqa: ASYNC220 - it is waited for in a thread
-                [sys.executable, "-c", CLIENT, str(server.settings.address), str(SESSIONS_PER_CLIENT)],
-                stdout=subprocess.PIPE,
-            )
-            assert victim.stdout is not None
-            await asyncio.to_thread(victim.stdout.readline)
+            victim = await asyncio.to_thread(server.client_with_open_sessions, SESSIONS_PER_CLIENT, num_tokens=8)
             victim.kill()
             victim.wait()
-            victim.stdout.close()
             for _ in range(200):
                 if server.metric("dragon_causal_lm_sequences_in_use") == 0:
                     break

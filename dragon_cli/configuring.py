@@ -13,10 +13,10 @@ import yaml
 from dragon_cli.stack import DEFAULT_API_PORT, PARTS, EngineChoice, Stack, StackOptions, write_whole
 from dragon_core.errors import SettingsError
 from dragon_core.topics import Topics
-from dragon_runtime.certificates import CertificateAuthority, Identity
+from dragon_runtime.certificates import CertificateAuthority, Identity, ServerTls
 from dragon_runtime.llama_model import require_gguf
-from dragon_runtime.mosquitto import BrokerTls, find_mosquitto, free_port, write_configuration
-from dragon_runtime.triton_server import find_triton, write_repository
+from dragon_runtime.mosquitto import find_mosquitto, free_port, write_configuration
+from dragon_runtime.triton_server import find_triton, launch_command, write_repository
 
 DEVICE, REPLICA = "local-device", "local-cloud"
 NAMESPACE, DEPLOYMENT = "local", "stack"
@@ -42,7 +42,7 @@ def configure(stack: Stack, options: StackOptions) -> dict[str, Any]:
         stack.folder / "broker",
         port=broker_port,
         topics=topics,
-        tls=BrokerTls(authority.certificate_file, authority.issue("broker", is_server=True)),
+        tls=ServerTls(authority.certificate_file, authority.issue("broker", is_server=True)),
         replicas=[REPLICA],
     )
     shared = _shared_settings(options)
@@ -98,12 +98,13 @@ def _configure_triton(
         folder / "models", {"causal_lm": {**parameters, "num_sequences": model["num_sequences"]}}
     )
     grpc_port, metrics_port = free_port(), free_port()
-    identity = authority.issue("triton", is_server=True)
-    command = [sys.executable, "-m", "dragon_runtime.triton_server", "--folder", str(folder)]
-    command += ["--repository", str(repository)]
-    command += ["--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)]
-    command += ["--ca-file", str(authority.certificate_file)]
-    command += ["--certificate-file", str(identity.certificate_file), "--key-file", str(identity.key_file)]
+    command = launch_command(
+        folder,
+        repository=repository,
+        grpc_port=grpc_port,
+        metrics_port=metrics_port,
+        tls=ServerTls(authority.certificate_file, authority.issue("triton", is_server=True)),
+    )
     return command, {
         "address": f"127.0.0.1:{grpc_port}",
         "ca_file": str(authority.certificate_file),

@@ -23,6 +23,14 @@ class Identity:
     key_file: Path
 
 
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """Who a server is, and whose certificates it accepts."""
+
+    ca_file: Path
+    identity: Identity
+
+
 class CertificateAuthority:
     """Issues certificates into one folder. Made anew each time: what an old one issued is not accepted any more."""
 

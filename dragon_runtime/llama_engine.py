@@ -32,7 +32,7 @@ ELSEWHERE_SECONDS = 0.008
 
 
 class LlamaEngine:
-    """A GGUF model that steps several sessions at once; see `Engine`. Made by `load` or `start`."""
+    """A GGUF model that steps several sessions at once; see `Engine`. Made by `load`."""
 
     def __init__(
         self,
@@ -93,27 +93,6 @@ class LlamaEngine:
                 raise
 
         model, memory = await asyncio.to_thread(load)
-        return await cls.start(
-            model,
-            memory,
-            num_sequences=num_sequences,
-            prefill_chunk=prefill_chunk,
-            observer=observer,
-            is_listener_elsewhere=is_listener_elsewhere,
-        )
-
-    @classmethod
-    async def start(
-        cls,
-        model: LlamaModel,
-        memory: LlamaSequences,
-        *,
-        num_sequences: int,
-        prefill_chunk: int = PREFILL_CHUNK,
-        observer: EngineObserver | None = None,
-        is_listener_elsewhere: bool = False,
-    ) -> "LlamaEngine":
-        """Measure a step and start the thread, which owns both from now on."""
         engine = cls(
             model,
             memory,
@@ -122,9 +101,13 @@ class LlamaEngine:
             observer=observer,
             is_listener_elsewhere=is_listener_elsewhere,
         )
-        await asyncio.to_thread(engine._batches.warm_up)
-        engine._thread.start()
+        await engine.start()
         return engine
+
+    async def start(self) -> None:
+        """Measure a step and start the thread, which owns model and memory from now on."""
+        await asyncio.to_thread(self._batches.warm_up)
+        self._thread.start()
 
     async def close(self) -> None:
         """Stop the thread and free the model; sessions that are still open fail."""

@@ -5,12 +5,11 @@ import os
 import shutil
 import socket
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from dragon_core.errors import SettingsError
 from dragon_core.topics import Topics
-from dragon_runtime.certificates import Identity
+from dragon_runtime.certificates import ServerTls
 
 COMMON = """\
 # Small messages must not wait for the acknowledgement of the one before.
@@ -23,14 +22,6 @@ log_type warning
 log_type notice
 connection_messages false
 """
-
-
-@dataclass(frozen=True, slots=True)
-class BrokerTls:
-    """Who the broker is, and whose certificates it accepts. The name in a client's certificate is its user name."""
-
-    ca_file: Path
-    identity: Identity
 
 
 def find_mosquitto() -> str:
@@ -48,11 +39,12 @@ def find_mosquitto() -> str:
 
 
 def write_configuration(
-    folder: Path, *, port: int, topics: Topics | None = None, tls: BrokerTls | None = None, replicas: Sequence[str] = ()
+    folder: Path, *, port: int, topics: Topics | None = None, tls: ServerTls | None = None, replicas: Sequence[str] = ()
 ) -> Path:
     """Write mosquitto.conf (and its access list) for a loopback listener; returns its path.
 
-    With `tls` every client needs a certificate: a device touches its own subtree only, `replicas` the deployment's.
+    With `tls` every client needs a certificate, and the name in it is its user name: a device touches its own subtree
+    only, `replicas` the deployment's.
     Without it anybody on this machine is let in: for tests.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)

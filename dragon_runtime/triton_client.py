@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
 import grpc.aio
@@ -13,12 +13,14 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 
 from dragon_core.errors import DragonError, EngineError, EngineLostError
 from dragon_runtime.settings.groups import TritonSettings
-from dragon_runtime.triton_tensors import Tensors, failure_of
+from dragon_runtime.triton_failures import failure_of
+from dragon_runtime.triton_tensors import Tensors
 
 logger = logging.getLogger(__name__)
 
 RELOAD_SECONDS = 300.0
 LOOK_SECONDS = 5.0
+ANSWER_SECONDS = 30.0
 CONNECT_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 5000)]
 """A server that is back is found within seconds, and one that is away is not pestered."""
 
@@ -36,6 +38,7 @@ class TritonClient:
             certificate_chain=_path(settings.certificate_file),
             channel_args=CONNECT_OPTIONS,
         )
+        self._loop = asyncio.get_running_loop()
         self._reloads: dict[str, asyncio.Task[None]] = {}
 
     async def close(self) -> None:
@@ -98,6 +101,19 @@ class TritonClient:
             raise self._failure(model, error) from error
         return _outputs(result)
 
+    def wait_for(self, answer: Coroutine[Any, Any, Tensors]) -> Tensors:
+        """The answer, for a caller on another thread than the client's.
+
+        Raises:
+            EngineLostError: it does not come.
+        """
+        asking = asyncio.run_coroutine_threadsafe(answer, self._loop)
+        try:
+            return asking.result(ANSWER_SECONDS)
+        except TimeoutError as error:
+            asking.cancel()
+            raise EngineLostError(f"Triton at {self.address} did not answer in {ANSWER_SECONDS:g} s") from error
+
     async def reload(self, model: str) -> None:
         """Unload a model and load it again; sessions on it fail.
 
@@ -117,7 +133,7 @@ class TritonClient:
             return found
         if "stub process" in str(found).lower() and model not in self._reloads:
             logger.warning("the process of %s died; it is loaded again", model)
-            task = asyncio.get_running_loop().create_task(self._revive(model), name=f"reload {model}")
+            task = self._loop.create_task(self._revive(model), name=f"reload {model}")
             self._reloads[model] = task
         return EngineLostError(f"{found} ({self.address})")
 

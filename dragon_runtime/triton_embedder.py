@@ -1,19 +1,16 @@
 """The embedding model on Triton; see docs/triton.md."""
 
-import asyncio
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.errors import EngineLostError
 from dragon_runtime.triton_client import TritonClient
 from dragon_runtime.triton_tensors import Tensors, text_in, texts
 
 MODEL = "embedder"
 BATCH_TEXTS = 64
 """The model's `max_batch_size`."""
-COUNT_SECONDS = 30.0
 
 
 class TritonEmbedder:
@@ -21,7 +18,6 @@ class TritonEmbedder:
 
     def __init__(self, client: TritonClient, *, name: str, revision: str, dimension: int) -> None:
         self._client, self._name, self._revision, self._dimension = client, name, revision, dimension
-        self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def connect(cls, client: TritonClient) -> "TritonEmbedder":
@@ -61,13 +57,8 @@ class TritonEmbedder:
 
     def num_tokens(self, text: str) -> int:
         """Tokens of a text. Blocks for a round trip: never call it on the event loop."""
-        asked = self._client.infer(MODEL, _rows([text]), outputs=("NUM_TOKENS",))
-        counting = asyncio.run_coroutine_threadsafe(asked, self._loop)
-        try:
-            return int(counting.result(COUNT_SECONDS)["NUM_TOKENS"].reshape(-1)[0])
-        except TimeoutError as error:
-            counting.cancel()
-            raise EngineLostError(f"Triton at {self._client.address} did not answer in {COUNT_SECONDS:g} s") from error
+        found = self._client.wait_for(self._client.infer(MODEL, _rows([text]), outputs=("NUM_TOKENS",)))
+        return int(found["NUM_TOKENS"].reshape(-1)[0])
 
     def close(self) -> None:
         """Nothing is held: the connection belongs to whoever made it."""

@@ -30,7 +30,6 @@ MODEL = "causal_lm"
 PING_SECONDS = 2.0
 """A model whose process died answers nothing more: only a new request tells."""
 CLOSE_SECONDS = 10.0
-TOKENISE_SECONDS = 30.0
 
 
 class TritonEngine:
@@ -38,7 +37,6 @@ class TritonEngine:
 
     def __init__(self, client: TritonClient, description: Description, vocabulary: Vocabulary) -> None:
         self._client, self._description, self._vocabulary = client, description, vocabulary
-        self._loop = asyncio.get_running_loop()
         self._decode_seconds = description.decode_seconds
         self._sessions: set[TritonSession] = set()
         self._is_closed = False
@@ -84,14 +82,7 @@ class TritonEngine:
             "TEXT": text(text_to_split),
             "SPECIAL": np.array([special], dtype=np.int64),
         }
-        asking = asyncio.run_coroutine_threadsafe(self._client.ask(MODEL, asked), self._loop)
-        try:
-            answer = asking.result(TOKENISE_SECONDS)
-        except TimeoutError as error:
-            asking.cancel()
-            raise EngineLostError(
-                f"Triton at {self._client.address} did not tokenise in {TOKENISE_SECONDS:g} s"
-            ) from error
+        answer = self._client.wait_for(self._client.ask(MODEL, asked))
         return [int(token) for token in answer["TOKEN_IDS"]]
 
     async def open(
@@ -212,21 +203,24 @@ class TritonSession:
         yield {**self._request(Operation.OPEN), **open_tensors(request)}
         has_closed = False
         while not self._is_over:
+            self._changed.clear()
+            can_run = self.opened.done() and not self._is_closed
             if self._is_closed and not has_closed:
                 has_closed = True
                 yield self._request(Operation.CLOSE)
-            elif self.opened.done() and not self._is_closed and self._waiting:
+            elif can_run and self._waiting:
                 commands, self._waiting = self._waiting, []
                 yield {**self._request(Operation.RUN), **command_tensors(commands)}
-            self._changed.clear()
-            if self._waiting and self.opened.done() and not self._is_closed:
-                continue
-            try:
-                async with asyncio.timeout(PING_SECONDS):
-                    await self._changed.wait()
-            except TimeoutError:
-                if self.opened.done() and not self._is_closed:
-                    yield {**self._request(Operation.RUN), **command_tensors(())}
+            elif not await self._has_changed() and can_run:
+                yield {**self._request(Operation.RUN), **command_tensors(())}
+
+    async def _has_changed(self) -> bool:
+        """Wait for something to do; False when it is time for a sign of life."""
+        try:
+            async with asyncio.timeout(PING_SECONDS):
+                return await self._changed.wait()
+        except TimeoutError:
+            return False
 
     def _request(self, operation: Operation) -> Tensors:
         return _request(operation, self.number)

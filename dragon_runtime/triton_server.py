@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from dragon_core.errors import SettingsError
-from dragon_runtime.certificates import Identity
+from dragon_runtime.certificates import Identity, ServerTls
 
 MODELS = ("causal_lm", "embedder")
 MODEL_SOURCES = Path(__file__).resolve().parent.parent / "triton_models"
@@ -38,14 +38,6 @@ class TritonInstall:
     backend: Path
     stub: Path
     libraries: tuple[Path, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class TritonTls:
-    """Who the server is, and whose certificates it accepts."""
-
-    ca_file: Path
-    identity: Identity
 
 
 def find_triton() -> TritonInstall:
@@ -107,7 +99,7 @@ def server_command(
     repository: Path,
     grpc_port: int,
     metrics_port: int,
-    tls: TritonTls | None = None,
+    tls: ServerTls | None = None,
 ) -> list[str]:
     """The command of a loopback server that loads our models; `folder` is for what it needs while it runs."""
     command = [
@@ -140,7 +132,8 @@ def server_command(
 
 def prepare(install: TritonInstall, folder: Path) -> dict[str, str]:
     """Put the back end in place and remove what a crash left; returns the environment that the server needs."""
-    remove_shared_memory(folder)
+    for region in shared_memory(folder):
+        region.unlink(missing_ok=True)
     backends = folder / "backends"
     shutil.rmtree(backends, ignore_errors=True)
     shutil.copytree(install.backend, backends / "python", symlinks=True)
@@ -162,15 +155,23 @@ def shared_memory_prefix(folder: Path) -> str:
     return "dragon-" + hashlib.sha256(str(folder.absolute()).encode()).hexdigest()[:16]
 
 
-def remove_shared_memory(folder: Path) -> int:
-    """Remove what a server of this folder left in shared memory; none may be running. Returns how many regions."""
-    num_removed = 0
-    for region in Path("/dev/shm").glob(  # noqa: S108 - where the system keeps shared memory
-        f"{shared_memory_prefix(folder)}*"
-    ):
-        region.unlink(missing_ok=True)
-        num_removed += 1
-    return num_removed
+def shared_memory(folder: Path) -> list[Path]:
+    """What a server of this folder has, or left, in shared memory."""
+    return list(Path("/dev/shm").glob(f"{shared_memory_prefix(folder)}*"))  # noqa: S108 - where the system keeps it
+
+
+def launch_command(
+    folder: Path, *, repository: Path, grpc_port: int, metrics_port: int, tls: ServerTls | None = None
+) -> list[str]:
+    """The command that prepares everything and becomes the server: what `main` takes."""
+    command = [sys.executable, "-m", "dragon_runtime.triton_server", "--folder", str(folder)]
+    command += ["--repository", str(repository)]
+    command += ["--grpc-port", str(grpc_port), "--metrics-port", str(metrics_port)]
+    if tls is not None:
+        identity = tls.identity
+        command += ["--ca-file", str(tls.ca_file)]
+        command += ["--certificate-file", str(identity.certificate_file), "--key-file", str(identity.key_file)]
+    return command
 
 
 def main() -> NoReturn:
@@ -189,7 +190,7 @@ def main() -> NoReturn:
         environment = prepare(install, given.folder)
     except (SettingsError, OSError) as error:
         sys.exit(f"triton: {error}")
-    tls = TritonTls(given.ca_file, Identity(given.certificate_file, given.key_file)) if given.ca_file else None
+    tls = ServerTls(given.ca_file, Identity(given.certificate_file, given.key_file)) if given.ca_file else None
     command = server_command(
         install,
         given.folder,

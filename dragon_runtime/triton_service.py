@@ -20,13 +20,13 @@ from dragon_runtime.interfaces import EngineRequest
 from dragon_runtime.llama_batches import EngineObserver
 from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.llama_session import LlamaSession
+from dragon_runtime.triton_failures import failure_text
 from dragon_runtime.triton_tensors import (
     Description,
     Operation,
     Tensors,
     commands_of,
     description_tensors,
-    failure_text,
     integer_in,
     opened_tensors,
     operation_of,
@@ -204,11 +204,6 @@ class CausalLmService:
             return
         finally:
             self._count()
-        session.opening = None
-        if session.is_over:
-            await opened.close()
-            self._count()
-            return
         session.engine_session = opened
         session.used_at = self._loop.time()
         answer = opened_tensors(
@@ -244,7 +239,7 @@ class CausalLmService:
         self._start(self._free(session, error))
 
     async def _free(self, session: _Session, error: Exception | None) -> None:
-        if session.opening is not None and session.opening is not asyncio.current_task():
+        if session.opening is not None:
             session.opening.cancel()
             await asyncio.gather(session.opening, return_exceptions=True)
         if session.engine_session is not None:

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Self
 
 from dragon_core.topics import Topics
-from dragon_runtime.mosquitto import BrokerTls, find_mosquitto, free_port, write_configuration
+from dragon_runtime.certificates import ServerTls
+from dragon_runtime.mosquitto import find_mosquitto, free_port, write_configuration
 from dragon_runtime.settings.groups import BrokerSettings
 
 
@@ -18,7 +19,7 @@ class Broker:
         folder: Path,
         *,
         topics: Topics | None = None,
-        tls: BrokerTls | None = None,
+        tls: ServerTls | None = None,
         replicas: tuple[str, ...] = (),
     ) -> None:
         self.port = free_port()

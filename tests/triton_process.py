@@ -7,17 +7,33 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import tritonclient.grpc as triton
-from prometheus_client.parser import text_string_to_metric_families
 
-from dragon_runtime.certificates import CertificateAuthority, Identity
+from dragon_runtime.certificates import CertificateAuthority, Identity, ServerTls
 from dragon_runtime.mosquitto import free_port
 from dragon_runtime.settings import TritonSettings
-from dragon_runtime.triton_server import shared_memory_prefix, write_repository
+from dragon_runtime.triton_server import launch_command, shared_memory, write_repository
+from tests.local_stack import sample
 from tests.waiting import wait_until
 
 READY_SECONDS = 90.0
+CLIENT = """
+import asyncio, sys
+from dragon_runtime.settings import TritonSettings
+from dragon_runtime.triton_client import TritonClient
+from dragon_runtime.triton_engine import TritonEngine
+from tests.engine_sessions import DrivenSession, request_of, tokens_of
+
+async def main(address, num_sessions, num_tokens):
+    engine = await TritonEngine.connect(TritonClient(TritonSettings(address=address)))
+    sessions = [await DrivenSession.open(engine, request_of(engine, 9, seed=at)) for at in range(num_sessions)]
+    for session in sessions:
+        session.feed(*tokens_of(engine, 7, num_tokens))
+    print("open", flush=True)
+    await asyncio.sleep(3600)
+
+asyncio.run(main(sys.argv[1], int(sys.argv[2]), int(sys.argv[3])))
+"""
 
 
 class TritonProcess:
@@ -64,13 +80,14 @@ class TritonProcess:
 
     def start(self, *models: str) -> None:
         """Start and wait until these models are ready (both, unless named)."""
-        command = [sys.executable, "-m", "dragon_runtime.triton_server", "--folder", str(self.folder)]
-        command += ["--repository", str(self.repository)]
-        command += ["--grpc-port", str(self.grpc_port), "--metrics-port", str(self.metrics_port)]
-        if self._tls is not None:
-            authority, identity, _ = self._tls
-            command += ["--ca-file", str(authority.certificate_file)]
-            command += ["--certificate-file", str(identity.certificate_file), "--key-file", str(identity.key_file)]
+        tls = None if self._tls is None else ServerTls(self._tls[0].certificate_file, self._tls[1])
+        command = launch_command(
+            self.folder,
+            repository=self.repository,
+            grpc_port=self.grpc_port,
+            metrics_port=self.metrics_port,
+            tls=tls,
+        )
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log)
         wait_until(
@@ -123,16 +140,20 @@ class TritonProcess:
 
     def metric(self, name: str) -> float:
         """The sum of a metric's samples of this name; 0 when there is none yet."""
-        text = httpx.get(f"http://127.0.0.1:{self.metrics_port}/metrics").text
-        samples = (each for family in text_string_to_metric_families(text) for each in family.samples)
-        return sum(each.value for each in samples if each.name == name)
+        return sample(f"http://127.0.0.1:{self.metrics_port}", name)
 
     def shared_memory(self) -> int:
         """Bytes in /dev/shm."""
-        regions = Path("/dev/shm").glob(  # noqa: S108 - where the system keeps it
-            f"{shared_memory_prefix(self.folder)}*"
-        )
-        return sum(region.stat().st_size for region in regions)
+        return sum(region.stat().st_size for region in shared_memory(self.folder))
+
+    def client_with_open_sessions(self, num_sessions: int, *, num_tokens: int) -> "subprocess.Popen[str]":
+        """A process that opened so many sessions of one sequence and fed each so many tokens. Kill it."""
+        arguments = [str(self.settings.address), str(num_sessions), str(num_tokens)]
+        client = subprocess.Popen([sys.executable, "-c", CLIENT, *arguments], stdout=subprocess.PIPE, text=True)
+        assert client.stdout is not None
+        assert client.stdout.readline() == "open\n"
+        client.stdout.close()
+        return client
 
 
 @contextmanager

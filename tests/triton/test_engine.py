@@ -3,8 +3,6 @@
 import asyncio
 import os
 import signal
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -153,8 +151,7 @@ async def test_wrong_requests_get_a_reason_and_harm_no_session(client: TritonCli
             "no TEXT": {"REQUEST": request_tensor(Operation.TOKENISE)},
         }
         for reason, tensors in wrong.items():
-            given = {name: tensor for name, tensor in tensors.items() if tensor is not None}
-            assert reason in await raw.refusal(given), reason
+            assert reason in await raw.refusal(tensors), reason
         assert_same(await innocent.answer(first), expected[1])
         assert_same(await innocent.fed(*path[1:]), expected[4])
 
@@ -178,37 +175,13 @@ async def test_a_run_that_makes_no_sense_is_refused_and_its_session_goes_on(
         assert "already" in await Raw(client).refusal(duplicate)
 
 
-CLIENT = """
-import asyncio, sys
-from dragon_runtime.settings import TritonSettings
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import TritonEngine
-from tests.engine_sessions import DrivenSession, request_of, tokens_of
-
-async def main():
-    engine = await TritonEngine.connect(TritonClient(TritonSettings(address=sys.argv[1])))
-    sessions = [await DrivenSession.open(engine, request_of(engine, 9, 5, max_branches=2)) for _ in range(2)]
-    for session in sessions:
-        session.feed(*tokens_of(engine, 7, 90))
-    print("open", flush=True)
-    await asyncio.sleep(3600)
-
-asyncio.run(main())
-"""
-
-
 async def test_a_client_that_is_killed_leaves_its_sequences_to_others(
     server: TritonProcess, engine: TritonEngine
 ) -> None:
-    victim = subprocess.Popen(  # noqa: ASYNC220 - it is waited for in a thread
-        [sys.executable, "-c", CLIENT, str(server.settings.address)], stdout=subprocess.PIPE, text=True
-    )
-    assert victim.stdout is not None
-    assert await asyncio.to_thread(victim.stdout.readline) == "open\n"
+    victim = await asyncio.to_thread(server.client_with_open_sessions, NUM_SEQUENCES, num_tokens=90)
     assert server.metric("dragon_causal_lm_sequences_in_use") == NUM_SEQUENCES
     victim.kill()
     victim.wait()
-    victim.stdout.close()
     await free_sequences(server)
     async with driven(engine, request_of(engine, 9, max_branches=NUM_SEQUENCES)) as session:
         await session.fed()
@@ -242,15 +215,9 @@ async def test_metrics_count_what_was_done(server: TritonProcess, engine: Triton
     }
 
 
-async def test_when_the_process_of_the_model_dies_its_sessions_fail_and_the_next_open_loads_it_again(
-    server: TritonProcess, engine: TritonEngine
-) -> None:
-    session = await DrivenSession.open(engine, request_of(engine, 9))
-    (process,) = server.model_processes("causal_lm")
-    os.kill(process, signal.SIGKILL)
-    assert isinstance(await asyncio.wait_for(session.failure(), 30), EngineError)
-    await session.close()
-    async with asyncio.timeout(60):
+async def serves_again(engine: TritonEngine, *, seconds: float) -> None:
+    """Open a session as soon as there is a model again, and step it."""
+    async with asyncio.timeout(seconds):
         while True:
             try:
                 again = await DrivenSession.open(engine, request_of(engine, 9))
@@ -259,6 +226,17 @@ async def test_when_the_process_of_the_model_dies_its_sessions_fail_and_the_next
                 await asyncio.sleep(0.2)
     await again.fed(*tokens_of(engine, 7, 3))
     await again.close()
+
+
+async def test_when_the_process_of_the_model_dies_its_sessions_fail_and_the_next_open_loads_it_again(
+    server: TritonProcess, engine: TritonEngine
+) -> None:
+    session = await DrivenSession.open(engine, request_of(engine, 9))
+    (process,) = server.model_processes("causal_lm")
+    os.kill(process, signal.SIGKILL)
+    assert isinstance(await asyncio.wait_for(session.failure(), 30), EngineError)
+    await session.close()
+    await serves_again(engine, seconds=60)
     assert server.is_running
 
 
@@ -273,15 +251,7 @@ async def test_when_the_server_dies_sessions_fail_and_the_engine_finds_the_next_
     with pytest.raises(EngineError):
         await DrivenSession.open(engine, request_of(engine, 9))
     await asyncio.to_thread(server.start)
-    async with asyncio.timeout(30):
-        while True:
-            try:
-                again = await DrivenSession.open(engine, request_of(engine, 9))
-                break
-            except EngineError:
-                await asyncio.sleep(0.2)
-    await again.fed(*tokens_of(engine, 7, 3))
-    await again.close()
+    await serves_again(engine, seconds=30)
 
 
 async def test_only_a_certificate_of_the_authority_is_let_in(tmp_path: Path) -> None:

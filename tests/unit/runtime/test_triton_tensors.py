@@ -34,6 +34,7 @@ from dragon_core.types import (
     WeightingRule,
 )
 from dragon_runtime.interfaces import EngineRequest
+from dragon_runtime.triton_failures import failure_of, failure_text
 from dragon_runtime.triton_tensors import (
     Description,
     Tensors,
@@ -41,8 +42,6 @@ from dragon_runtime.triton_tensors import (
     commands_of,
     description_of,
     description_tensors,
-    failure_of,
-    failure_text,
     open_tensors,
     request_of,
     step_of,
