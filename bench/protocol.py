@@ -57,7 +57,7 @@ class Plan:
 QUICK = Plan(
     rtts_ms=(0, 300),
     num_prompts=1,
-    max_tokens=24,
+    max_tokens=16,
     rules=(WeightingRule.RELEVANCE,),
     num_hit_tokens=0,
     num_hit_prompts=0,
