@@ -7,6 +7,12 @@ from typing import Annotated
 import typer
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
+documents_app = typer.Typer(no_args_is_help=True, help="Public documents.")
+app.add_typer(documents_app, name="documents")
+
+SettingsFile = Annotated[Path | None, typer.Option(help="Settings file (YAML); else DRAGON_CONFIG.")]
+DataFolder = Annotated[Path | None, typer.Option(help="Where an embedded store and models are kept.")]
+Level = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
 
 
 @app.callback()
@@ -16,11 +22,11 @@ def cloud() -> None:
 
 @app.command()
 def run(
-    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML); else DRAGON_CONFIG.")] = None,
+    settings: SettingsFile = None,
     replica: Annotated[str | None, typer.Option(help="Name of this replica.")] = None,
     documents: Annotated[Path | None, typer.Option(help="Folder of public documents to add at start.")] = None,
-    data_folder: Annotated[Path | None, typer.Option(help="Where an embedded store and models are kept.")] = None,
-    log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
+    data_folder: DataFolder = None,
+    log_level: Level = None,
 ) -> None:
     """Serve sessions until SIGTERM, then drain. Every setting of docs/settings.md can stand in the file."""
     # Before numpy is loaded: its threads spin while they wait, which takes a core from the language model.
@@ -37,6 +43,41 @@ def run(
             peer.run,
             settings_path=settings,
             overrides=overrides,
+            log_of=lambda loaded: loaded.log,
+        )
+    )
+
+
+@documents_app.command()
+def add(
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE...",
+            help="Folders, files (.zip, .tar.gz too), or http(s) addresses of files, with #sha256=DIGEST or without.",
+        ),
+    ],
+    timeout_seconds: Annotated[
+        float, typer.Option(min=1, help="How long Triton and Milvus may take to come up, or to take a document.")
+    ] = 600,
+    settings: SettingsFile = None,
+    data_folder: DataFolder = None,
+    log_level: Level = None,
+) -> None:
+    """Add documents to the store and return when they can be found. Adding them again changes nothing."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from cloud_peer import loading
+    from cloud_peer.settings import CloudSettings
+    from dragon_runtime.processes import run_daemon
+
+    given = [loading.Source(source) for source in sources]
+    raise typer.Exit(
+        run_daemon(
+            "dragon-cloud",
+            CloudSettings,
+            lambda loaded, stopped: loading.load(loaded, stopped, sources=given, timeout_seconds=timeout_seconds),
+            settings_path=settings,
+            overrides={"data_folder": data_folder, "log.level": log_level},
             log_of=lambda loaded: loaded.log,
         )
     )

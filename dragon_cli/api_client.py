@@ -1,4 +1,4 @@
-"""What the command line asks of a device's HTTP API (docs/api.md)."""
+"""What the command line asks of a device's HTTP API (docs/http-api.md)."""
 
 import contextlib
 import json

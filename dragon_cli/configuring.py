@@ -13,7 +13,7 @@ import yaml
 from dragon_cli.stack import DEFAULT_API_PORT, PARTS, EngineChoice, Stack, StackOptions, write_whole
 from dragon_core.errors import SettingsError
 from dragon_core.topics import Topics
-from dragon_runtime.certificates import CertificateAuthority, Identity, ServerTls
+from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
 from dragon_runtime.llama_model import require_gguf
 from dragon_runtime.mosquitto import find_mosquitto, free_port, write_configuration
 from dragon_runtime.triton_server import find_triton, launch_command, write_repository
@@ -37,7 +37,7 @@ def configure(stack: Stack, options: StackOptions) -> dict[str, Any]:
     link_port = None if options.rtt_ms is None else free_port()
     topics = Topics(NAMESPACE, DEPLOYMENT)
 
-    authority = CertificateAuthority(stack.folder / "tls", name="dragon local stack")
+    authority = CertificateFolder(stack.folder / "tls", name="dragon local stack")
     broker_configuration = write_configuration(
         stack.folder / "broker",
         port=broker_port,
@@ -88,7 +88,7 @@ def configure(stack: Stack, options: StackOptions) -> dict[str, Any]:
 
 
 def _configure_triton(
-    stack: Stack, model: dict[str, Any], authority: CertificateAuthority, replica: Identity
+    stack: Stack, model: dict[str, Any], authority: CertificateFolder, replica: Identity
 ) -> tuple[list[str], dict[str, Any]]:
     """The command of a server with our models, and what the cloud peer reaches it with."""
     folder = stack.folder / "triton"
@@ -155,7 +155,7 @@ def _shared_settings(options: StackOptions) -> dict[str, Any]:
     return {"namespace": NAMESPACE, "deployment": DEPLOYMENT, "model": model, **(options.protocol or {})}
 
 
-def _broker_settings(port: int, authority: CertificateAuthority, identity: Identity) -> dict[str, Any]:
+def _broker_settings(port: int, authority: CertificateFolder, identity: Identity) -> dict[str, Any]:
     return {
         "host": "127.0.0.1",
         "port": port,

@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import secrets
+import statistics
+from collections import deque
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Self
 
 from dragon_core import codec
@@ -18,6 +21,7 @@ logger = logging.getLogger(__name__)
 PROBE_SECONDS = 15.0
 RETRY_SECONDS = 2.0
 ANSWER_SECONDS = 4.0
+NUM_RECENT = 20
 
 
 class CloudProbe:
@@ -29,6 +33,18 @@ class CloudProbe:
         self._wake = asyncio.Event()
         self.rtt_seconds: float | None = None
         self.is_answered = False
+        self._recent: deque[float | None] = deque(maxlen=NUM_RECENT)
+
+    @property
+    def jitter_seconds(self) -> float | None:
+        """Mean difference between one round trip and the next, of the last ones; None before there are two."""
+        known = [sample for sample in self._recent if sample is not None]
+        return statistics.fmean(abs(after - before) for before, after in pairwise(known)) if len(known) > 1 else None
+
+    @property
+    def loss(self) -> float | None:
+        """Part of the last probes without an answer; None before there was one."""
+        return sum(sample is None for sample in self._recent) / len(self._recent) if self._recent else None
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._probe_for_ever(), name="cloud probe")
@@ -46,6 +62,7 @@ class CloudProbe:
     async def _probe_for_ever(self) -> None:
         while True:
             self.is_answered = await self._probe()
+            self._recent.append(self.rtt_seconds if self.is_answered else None)
             self._wake.clear()
             try:
                 async with asyncio.timeout(PROBE_SECONDS if self.is_answered else RETRY_SECONDS):

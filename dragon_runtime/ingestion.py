@@ -1,6 +1,7 @@
 """Adding documents: kept on disk first, then split, embedded and stored one by one, and resumed after a crash."""
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import time
@@ -50,6 +51,8 @@ class Ingestion:
         self._lock = asyncio.Lock()
         self._task: asyncio.Task[None] | None = None
         self._is_stopping = False
+        self.num_stored = 0
+        """Passages stored since the start."""
 
     async def __aenter__(self) -> Self:
         self._task = asyncio.create_task(self._work(), name="ingestion")
@@ -120,6 +123,12 @@ class Ingestion:
         """Return when nothing waits any more."""
         async with self._changed:
             while await self._on_disk(self._registry.waiting):
+                await self._changed.wait()
+
+    async def wait_for_change(self, seconds: float) -> None:
+        """Return when a document is done or has failed, at the latest after so many seconds."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._changed:
                 await self._changed.wait()
 
     async def count_waiting(self) -> int:
@@ -199,6 +208,7 @@ class Ingestion:
             vectors = await self._embedder.embed(batch)
             await self._store.put(document.document_id, first=num_done, texts=batch, vectors=vectors)
             num_done += len(batch)
+            self.num_stored += len(batch)
             self._progress[document.document_id] = (num_done, len(texts))
         await self._store.flush()
         return num_done

@@ -148,6 +148,26 @@ class LlamaEngine:
         """Sequences no session holds."""
         return len(self._free)
 
+    @property
+    def num_decodes(self) -> int:
+        """Batches decoded so far."""
+        return self._memory.num_decodes
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether there is something to decode."""
+        with self._wake:
+            return self._has_work()
+
+    def require_running(self) -> None:
+        """Check that the thread runs.
+
+        Raises:
+            EngineError: it ended.
+        """
+        if self._failure is not None:
+            raise EngineError(f"the language model stopped: {self._failure}") from self._failure
+
     def tokenise(self, text: str, *, special: bool) -> list[int]:
         """Token ids of `text`; see `Engine`."""
         return self._model.tokenise(text, special=special)
@@ -178,8 +198,7 @@ class LlamaEngine:
             self._sessions.append(session)
             self._wake.notify()
         try:
-            if self._failure is not None:
-                raise EngineError(f"the language model stopped: {self._failure}") from self._failure
+            self.require_running()
             await session.prefilled
         except BaseException:
             await session.close()

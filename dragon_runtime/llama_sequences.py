@@ -46,6 +46,8 @@ class LlamaSequences:
             raise OurError(f"model.num_sequences is {num_sequences}; 1 to {MAX_SEQUENCES} are possible")
         self._llama = library()
         self.context_length = context_length
+        self.num_decodes = 0
+        """Batches that were decoded to their end."""
         self._num_vocabulary = len(model.vocabulary)
         parameters = self._llama.llama_context_default_params()
         parameters.n_ctx = context_length * num_sequences
@@ -113,6 +115,7 @@ class LlamaSequences:
             raise DecodeAborted(f"a batch of {at} tokens was dropped")
         if status != 0:
             raise EngineError(f"llama.cpp could not decode a batch of {at} tokens (status {status})")
+        self.num_decodes += 1
         return [self._logits(wanted[index]) for index in sorted(wanted)]
 
     def _logits(self, index: int) -> NDArray[np.float32]:

@@ -3,21 +3,11 @@
 Histograms carry no device, session or document: their number of series must not grow with the fleet.
 """
 
-import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from prometheus_client import (
-    CollectorRegistry,
-    Counter,
-    Gauge,
-    Histogram,
-    ProcessCollector,
-    generate_latest,
-    start_http_server,
-)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from dragon_core.errors import SettingsError
 from dragon_core.messages import FinishReason
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
@@ -100,24 +90,6 @@ class PeerMetrics:
     def set_connected(self, is_connected: bool) -> None:
         """Whether the broker is connected."""
         self.is_connected.set(is_connected)
-
-    @contextlib.contextmanager
-    def serving(self, host: str, port: int) -> Iterator[None]:
-        """Serve the metrics, and only them, inside the scope.
-
-        Raises:
-            SettingsError: the address cannot be listened on.
-        """
-        try:
-            server, thread = start_http_server(port, host, registry=self.registry)
-        except OSError as error:
-            raise SettingsError(f"metrics.host, metrics.port: cannot listen on {host}:{port}: {error}") from error
-        try:
-            yield
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
 
     def render(self) -> bytes:
         """The text a scrape gets."""

@@ -40,6 +40,8 @@ class MilvusStore:
     def __init__(self, client: Any, *, embedder: Embedder, stop: Callable[[], None], is_server: bool) -> None:
         self._client, self._embedder, self._stop = client, embedder, stop
         self._consistency = {"consistency_level": "Session"} if is_server else {}
+        # Every server has the one, from 2.3 on; the embedded store has the other.
+        self._id_index = "Trie" if is_server else "INVERTED"
         # The name tells whose vectors these are: the embedded store keeps no description of a collection.
         label = re.sub(r"[^a-z0-9]+", "_", embedder.name.lower())
         self._collection = f"{COLLECTION_PREFIX}{label}_{embedder.revision[:16]}"
@@ -133,7 +135,7 @@ class MilvusStore:
             index.add_index(
                 "vector", index_type=INDEX_TYPE, metric_type="COSINE", params={"M": 16, "efConstruction": 200}
             )
-            index.add_index("document_id", index_type="INVERTED")
+            index.add_index("document_id", index_type=self._id_index)
             self._client.create_collection(self._collection, schema=schema, index_params=index)
         self._client.load_collection(self._collection)
 

@@ -94,7 +94,8 @@ class MqttConnection:
         """Have messages of `topic_filter` handled from now on, and after every reconnect."""
         self._subscriptions[topic_filter] = _Subscription(qos, handler)
         if self._client is not None:
-            await self._client.subscribe(topic_filter, qos=qos)
+            with contextlib.suppress(aiomqtt.MqttError):  # a connection that is lost now subscribes when it is back
+                await self._client.subscribe(topic_filter, qos=qos)
 
     async def unsubscribe(self, topic_filter: str) -> None:
         """Undo `subscribe`; what arrives later is ignored."""

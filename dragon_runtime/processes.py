@@ -9,9 +9,9 @@ from typing import Any, TypeVar
 
 from dragon_core.errors import DragonError
 from dragon_runtime.logs import set_up_logging
-from dragon_runtime.settings import LogSettings, PeerSettings, load_settings
+from dragon_runtime.settings import LogSettings, SettingsGroup, load_settings
 
-Loaded = TypeVar("Loaded", bound=PeerSettings)
+Loaded = TypeVar("Loaded", bound=SettingsGroup)
 
 
 def run_daemon(

@@ -19,6 +19,7 @@ from dragon_runtime.embedders import open_embedder
 from dragon_runtime.interfaces import EngineRequest
 from dragon_runtime.llama_batches import EngineObserver
 from dragon_runtime.llama_engine import LlamaEngine
+from dragon_runtime.llama_probe import require_decoding
 from dragon_runtime.llama_session import LlamaSession
 from dragon_runtime.triton_failures import failure_text
 from dragon_runtime.triton_tensors import (
@@ -38,6 +39,8 @@ from dragon_runtime.triton_tensors import (
 logger = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 0.25
+PROBE_SECONDS = 10.0
+"""One decode takes far less, whatever the model; who asks has longer to wait."""
 MAX_WAITING_COMMANDS = 4096
 """Of one session; a client that sends more than is decoded loses it."""
 Result = TypeVar("Result")
@@ -152,6 +155,8 @@ class CausalLmService:
             case Operation.CLOSE:
                 self._end(self._session(number))
                 reply.finish()
+            case Operation.PROBE:
+                self._start(self._probe(reply))
 
     def _description(self) -> Description:
         engine = self._engine
@@ -172,6 +177,18 @@ class CausalLmService:
             reply.fail(failure_text(error))
             return
         reply.send({"TOKEN_IDS": np.array(tokens, dtype=np.int32)}, is_final=True)
+
+    async def _probe(self, reply: Reply) -> None:
+        started = self._loop.time()
+        try:
+            await require_decoding(self._engine, seconds=PROBE_SECONDS)
+        except DragonError as error:
+            reply.fail(failure_text(error))
+            return
+        finally:
+            self._count()
+        seconds = np.array([self._loop.time() - started, self._engine.decode_seconds], dtype=np.float64)
+        reply.send({"SECONDS": seconds}, is_final=True)
 
     # -- sessions -----------------------------------------------------------------------------------------------------
 

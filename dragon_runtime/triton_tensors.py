@@ -48,6 +48,7 @@ class Operation(enum.IntEnum):
     OPEN = 2
     RUN = 3
     CLOSE = 4
+    PROBE = 5
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

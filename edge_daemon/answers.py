@@ -114,6 +114,15 @@ class Readiness:
         return self.can_answer and self.broker.is_ready and self.cloud.is_ready
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RequestDefaults:
+    """What holds where a request does not say."""
+
+    temperature: float
+    top_p: float
+    max_tokens: int
+
+
 class AnswerService(Protocol):
     """Writes answers."""
 

@@ -4,14 +4,19 @@ import asyncio
 import logging
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
+from dragon_core.errors import EngineError, ModelError
 from dragon_core.topics import Topics
 from dragon_runtime.cloud_probe import CloudProbe
 from dragon_runtime.document_registry import DocumentRegistry
 from dragon_runtime.embedders import open_embedder
 from dragon_runtime.ingestion import Ingestion
+from dragon_runtime.interfaces import Embedder
 from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.milvus_store import MilvusStore
 from dragon_runtime.models import resolve_model
 from dragon_runtime.mqtt_channel import EdgeChannels
 from dragon_runtime.mqtt_connection import MqttConnection
@@ -19,22 +24,35 @@ from dragon_runtime.preparation import Preparation
 from dragon_runtime.stores import open_store
 from edge_daemon.answers import Check, Readiness
 from edge_daemon.api.app import create_app, serving
+from edge_daemon.fleet.live import LiveSettings, Participation, daemon_version, in_fleet
+from edge_daemon.fleet.member import DeviceFacts, new_session, will_of
+from edge_daemon.fleet.traffic import Traffic
+from edge_daemon.fleet.twin import MODELS, Twin
 from edge_daemon.session_answers import SessionAnswers
 from edge_daemon.settings import EdgeSettings
 
 logger = logging.getLogger(__name__)
 
 
-@asynccontextmanager
-async def running(settings: EdgeSettings) -> AsyncGenerator[int, None]:
-    """Run a device inside the scope; yields the port of its API.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Parts:
+    """The model and the documents of a device."""
 
-    Raises:
-        DragonError: a part cannot start; says which and what to do.
-    """
-    api_key = settings.api.api_key()
+    model_path: Path
+    engine: LlamaEngine
+    embedder: Embedder
+    store: MilvusStore
+    ingestion: Ingestion
+
+    async def name_of_document(self, document_id: str) -> str | None:
+        document = await self.ingestion.get(document_id)
+        return None if document is None else document.name
+
+
+@asynccontextmanager
+async def _parts(settings: EdgeSettings) -> AsyncGenerator[_Parts, None]:
     async with AsyncExitStack() as stack:
-        model_path = await resolve_model(settings.model, settings.data_folder / "models")
+        model_path = await resolve_model(settings.model, settings.data_folder / MODELS)
         engine = await LlamaEngine.load(
             model_path,
             context_length=settings.model.context_length,
@@ -49,44 +67,89 @@ async def running(settings: EdgeSettings) -> AsyncGenerator[int, None]:
         registry = DocumentRegistry(settings.data_folder / "documents.sqlite")
         stack.callback(registry.close)
         ingestion = await stack.enter_async_context(Ingestion(registry, store, embedder))
+        yield _Parts(model_path=model_path, engine=engine, embedder=embedder, store=store, ingestion=ingestion)
+
+
+@asynccontextmanager
+async def running(
+    own: EdgeSettings, *, twin: Twin | None = None, restart: asyncio.Event | None = None
+) -> AsyncGenerator[int, None]:
+    """Run a device inside the scope; yields the port of its API. `restart` is set when another model is to be loaded.
+
+    Raises:
+        DragonError: a part cannot start; says which and what to do.
+    """
+    twin = Twin(own) if twin is None else twin
+    settings = twin.settings
+    api_key = settings.api.api_key()
+    async with _parts(settings) as parts, AsyncExitStack() as stack:
+        twin.keep_model()
         metrics = PeerMetrics("dragon_edge")
-        metrics.watch_free_sequences(lambda: engine.num_free_sequences)
-        connection = MqttConnection(settings.broker, client_id=f"{settings.deployment}-{settings.device}")
+        metrics.watch_free_sequences(lambda: parts.engine.num_free_sequences)
+        topics, session = Topics(settings.namespace, settings.deployment), new_session()
+        will = will_of(topics, settings.device, session)
+        connection = MqttConnection(settings.broker, client_id=f"{settings.deployment}-{settings.device}", will=will)
         connection.on_change(metrics.set_connected)
-        channels = EdgeChannels(connection, Topics(settings.namespace, settings.deployment), settings.device)
+        channels = EdgeChannels(connection, topics, settings.device)
         await channels.start()
         await stack.enter_async_context(connection)
         probe = await stack.enter_async_context(CloudProbe(channels.create))
         connection.on_change(lambda _: probe.wake())
-
-        def readiness() -> Readiness:
-            return Readiness(
-                model=Check(is_ready=True, message=model_path.name),
-                store=Check(is_ready=True, message="open"),
-                broker=Check(is_ready=connection.is_connected, message=connection.problem or "connected"),
-                cloud=_cloud_check(connection, probe),
-            )
-
-        async def name_of(document_id: str) -> str | None:
-            document = await ingestion.get(document_id)
-            return None if document is None else document.name
-
+        preparation = Preparation(
+            engine=parts.engine, embedder=parts.embedder, retriever=parts.store, protocol=settings
+        )
+        traffic = Traffic(probe)
         answers = SessionAnswers(
-            Preparation(engine=engine, embedder=embedder, retriever=store, protocol=settings),
+            preparation,
             settings,
-            model_name=model_path.stem,
+            model_name=parts.model_path.stem,
             create_channel=channels.create,
-            name_of_document=name_of,
-            readiness=readiness,
+            name_of_document=parts.name_of_document,
+            readiness=lambda: _readiness(parts, connection, probe),
             metrics=metrics,
             on_degraded=probe.wake,
+            on_report=lambda report, is_solo: traffic.take(report, is_solo=is_solo),
         )
-        app = create_app(answers=answers, documents=ingestion, metrics=metrics, settings=settings.api, api_key=api_key)
+        live = LiveSettings(settings, answers)
+        app = create_app(
+            answers=answers,
+            documents=parts.ingestion,
+            metrics=metrics,
+            settings=settings.api,
+            api_key=api_key,
+            defaults=live.request_defaults,
+        )
         async with serving(app, host=settings.api.host, port=settings.api.port) as port:
-            host = f"[{settings.api.host}]" if ":" in settings.api.host else settings.api.host
-            logger.info("device %s answers on http://%s:%d/v1", settings.device, host, port)
-            yield port
-            logger.info("stopping")
+            participation = Participation(
+                session=session,
+                twin=twin,
+                facts=_facts(parts, preparation),
+                traffic=traffic,
+                live=live,
+                restart=restart,
+            )
+            async with in_fleet(own, connection, topics, participation):
+                logger.info("device %s answers on %s/v1", settings.device, _url(settings.api.host, port))
+                yield port
+                logger.info("stopping")
+
+
+def _facts(parts: _Parts, preparation: Preparation) -> DeviceFacts:
+    vocabulary = preparation.fingerprint.vocabulary
+    return DeviceFacts(daemon_version=daemon_version(), model=parts.model_path.stem, vocabulary=vocabulary)
+
+
+def _url(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _readiness(parts: _Parts, connection: MqttConnection, probe: CloudProbe) -> Readiness:
+    return Readiness(
+        model=Check(is_ready=True, message=parts.model_path.name),
+        store=Check(is_ready=True, message="open"),
+        broker=Check(is_ready=connection.is_connected, message=connection.problem or "connected"),
+        cloud=_cloud_check(connection, probe),
+    )
 
 
 def _cloud_check(connection: MqttConnection, probe: CloudProbe) -> Check:
@@ -96,6 +159,24 @@ def _cloud_check(connection: MqttConnection, probe: CloudProbe) -> Check:
 
 
 async def run(settings: EdgeSettings, stopped: asyncio.Event) -> None:
-    """Run a device until `stopped` is set."""
-    async with running(settings):
-        await stopped.wait()
+    """Run a device until `stopped` is set; with another model whenever its operator wants that."""
+    twin = Twin(settings)
+    while not stopped.is_set():
+        restart = asyncio.Event()
+        try:
+            async with running(settings, twin=twin, restart=restart):
+                await _first_of(stopped, restart)
+        except (ModelError, EngineError) as error:
+            # A model that came over the network must not keep the device from answering with the one it had.
+            if not twin.refuse_model(f"the wanted model cannot be used: {error}"):
+                raise
+            logger.warning("the model that the operator wants cannot be used; going on without it: %s", error)
+
+
+async def _first_of(*events: asyncio.Event) -> None:
+    waiting = [asyncio.create_task(event.wait(), name="wait to stop") for event in events]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in waiting:
+            task.cancel()

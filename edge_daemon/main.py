@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from edge_daemon import commands
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False)
 
 
@@ -47,6 +49,9 @@ def run(
             log_of=lambda loaded: loaded.log,
         )
     )
+
+
+commands.register(app)
 
 
 def main() -> None:

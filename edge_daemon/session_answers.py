@@ -71,14 +71,22 @@ class SessionAnswers:
         readiness: Callable[[], Readiness],
         metrics: PeerMetrics,
         on_degraded: Callable[[], None],
+        on_report: Callable[[Report, bool], None] | None = None,
     ) -> None:
-        """`on_degraded` is called after an answer in which the cloud was missed: what is known of it may be old."""
+        """`on_degraded` is called after an answer in which the cloud was missed: what is known of it may be old.
+
+        `on_report` gets what is known of every answer that ended, and whether the device was asked alone.
+        """
         self._preparation, self._protocol = preparation, protocol
-        self._on_degraded = on_degraded
+        self._on_degraded, self._on_report = on_degraded, on_report
         self._settings = preparation.session_settings(limits=Limits())
         self._model_name = model_name
         self._create_channel, self._name_of_document = create_channel, name_of_document
         self._readiness, self._metrics = readiness, metrics
+
+    def configure(self, protocol: ProtocolSettings) -> None:
+        """Open answers with these settings from now on. What both ends must agree on stays as it was at the start."""
+        self._protocol = protocol
 
     @property
     def model_name(self) -> str:
@@ -98,7 +106,9 @@ class SessionAnswers:
         is_solo = request.mode is AnswerMode.EDGE_ONLY
         channel = _nowhere() if is_solo else self._create_channel(secrets.token_hex(16))
         times = _Times(loop.time())
-        session, effects = Session.open(self._settings, self._open(request), now=times.started, is_solo=is_solo)
+        protocol = self._protocol  # another one may be in force before this answer ends
+        opening = self._open(request, protocol)
+        session, effects = Session.open(self._settings, opening, now=times.started, is_solo=is_solo)
         driver = SessionDriver(session, channel, prepare=self._preparation.prepare, on_emit=items.put_nowait)
         running = asyncio.create_task(driver.run(effects), name="answer")
         running.add_done_callback(lambda _: items.put_nowait(None))
@@ -106,7 +116,7 @@ class SessionAnswers:
         try:
             tokens = self._tokens(items, times)
             async with aclosing(
-                self._answer(request, driver, running, channel, tokens, times, num_prompt_tokens)
+                self._answer(request, protocol, driver, running, channel, tokens, times, num_prompt_tokens)
             ) as answer:
                 yield answer
         finally:
@@ -115,6 +125,8 @@ class SessionAnswers:
             self._metrics.open_sessions.dec()
             if isinstance(closed, Closed) and closed.report is not None:
                 self._metrics.record(closed.reason, closed.report, times.cost(channel, closed.report))
+                if self._on_report is not None:
+                    self._on_report(closed.report, is_solo)
                 if closed.report.num_degraded:
                     self._on_degraded()
 
@@ -139,6 +151,7 @@ class SessionAnswers:
     async def _answer(
         self,
         request: AnswerRequest,
+        protocol: ProtocolSettings,
         driver: SessionDriver,
         running: "asyncio.Task[Closed]",
         channel: Channel,
@@ -154,7 +167,7 @@ class SessionAnswers:
         yield AnswerSummary(
             finish_reason="length" if closed.reason is FinishReason.LENGTH else "stop",
             num_prompt_tokens=num_prompt_tokens,
-            dragon=await self._summary(request, report, times.cost(channel, report)),
+            dragon=await self._summary(request, protocol, report, times.cost(channel, report)),
         )
 
     async def _tokens(self, items: "asyncio.Queue[Emit | None]", times: _Times) -> AsyncGenerator[AnswerToken, None]:
@@ -176,8 +189,8 @@ class SessionAnswers:
                 is_degraded=emit.is_degraded,
             )
 
-    def _open(self, request: AnswerRequest) -> Open:
-        protocol, sampling = self._protocol, request.sampling
+    def _open(self, request: AnswerRequest, protocol: ProtocolSettings) -> Open:
+        sampling = request.sampling
         return Open(
             version=PROTOCOL_VERSION,
             fingerprint=self._settings.fingerprint,
@@ -197,7 +210,9 @@ class SessionAnswers:
             deadline_seconds=DEADLINE_SECONDS,
         )
 
-    async def _summary(self, request: AnswerRequest, report: Report, cost: AnswerCost) -> DragonSummary:
+    async def _summary(
+        self, request: AnswerRequest, protocol: ProtocolSettings, report: Report, cost: AnswerCost
+    ) -> DragonSummary:
         share = report.opener_share
         dropped = report.dropped_mass_mean
         num_bytes = cost.sent_bytes + cost.received_bytes
@@ -205,8 +220,8 @@ class SessionAnswers:
             mode="edge_only" if request.mode is AnswerMode.EDGE_ONLY else "both",
             seed=request.seed,
             placement="edge" if report.aggregator is Peer.OPENER else "cloud",
-            coupling=self._protocol.coupling,
-            weighting=self._protocol.weighting.rule,
+            coupling=protocol.coupling,
+            weighting=protocol.weighting.rule,
             num_tokens=report.num_tokens,
             degraded_tokens=report.num_degraded,
             mixed_tokens=report.num_mixed,
@@ -222,7 +237,7 @@ class SessionAnswers:
             first_token_seconds=cost.first_token_seconds,
             seconds_per_token=cost.seconds_per_token,
             rtt_seconds=report.rtt_seconds,
-            window=self._protocol.window,
+            window=protocol.window,
             max_window_used=report.max_window_used,
             takeovers=report.term,
         )

@@ -1,12 +1,12 @@
 """The settings of the device's end. How they are loaded is `dragon_runtime.settings`'."""
 
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 import platformdirs
 from pydantic import Field, SecretStr, model_validator
 
-from dragon_core.errors import SettingsError
+from dragon_core.errors import OurError, SettingsError
 from dragon_runtime.settings import (
     BrokerSettings,
     EmbeddingSettings,
@@ -19,10 +19,16 @@ from dragon_runtime.settings import (
     read_secret,
 )
 from dragon_runtime.settings.groups import Names, Port, TopicName, UserPath
+from edge_daemon.fleet.identity import IdentityStore
 
 MIN_API_KEY_LENGTH = 16
 
 MIB = 1024 * 1024
+
+
+def default_data_folder() -> Path:
+    """Where a device keeps what is its own when nothing else is said."""
+    return Path(platformdirs.user_data_dir("dragon-edge", appauthor=False))
 
 
 class ApiSettings(SettingsGroup):
@@ -73,14 +79,21 @@ class ApiSettings(SettingsGroup):
         return key
 
 
+class SamplingSettings(SettingsGroup):
+    """How tokens are chosen when a request does not say."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2, description="0 always takes the likeliest token.")
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Probability mass that is sampled from.")
+
+
 class EdgeSettings(PeerSettings):
-    """Everything the edge daemon can be told."""
+    """Everything the edge daemon can be told. Without `device`, the identity it enrolled with says who and where."""
 
     device: TopicName = Field(description="Name of this device at the broker.")
     namespace: TopicName = Field(default="default", description="Namespace of the deployment the device belongs to.")
     deployment: TopicName = Field(default="dragon", description="Name of that deployment.")
     data_folder: UserPath = Field(
-        default_factory=lambda: Path(platformdirs.user_data_dir("dragon-edge", appauthor=False)),
+        default_factory=default_data_folder,
         description="Where the device keeps its documents, identity and applied configuration.",
     )
     model: ModelSettings = Field(default=ModelSettings(), description="The language model.")
@@ -88,7 +101,39 @@ class EdgeSettings(PeerSettings):
     store: StoreSettings = Field(default=StoreSettings(), description="The private documents.")
     broker: BrokerSettings = Field(default=BrokerSettings(), description="The broker.")
     api: ApiSettings = Field(default=ApiSettings(), description="The HTTP API.")
+    sampling: SamplingSettings = Field(default=SamplingSettings(), description="How tokens are chosen.")
     log: LogSettings = Field(default=LogSettings(), description="Logging.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _enrolled(cls, given: Any) -> Any:
+        """Fill in what `dragon-edge join` left in the data folder; what is given besides wins key by key."""
+        if not isinstance(given, dict) or "device" in given:
+            return given
+        folder = given.get("data_folder") or default_data_folder()
+        try:
+            identity = IdentityStore(Path(folder).expanduser()).load()
+        except TypeError:
+            return given  # no path: what checks it says so
+        except OurError as error:
+            raise ValueError(str(error)) from error
+        if identity is None:
+            return given
+        membership = identity.membership
+        broker = {
+            "host": membership.broker_host,
+            "port": membership.broker_port,
+            "ca_file": identity.ca_file,
+            "certificate_file": identity.certificate_file,
+            "key_file": identity.key_file,
+        }
+        own = {
+            "device": membership.device,
+            "namespace": membership.namespace,
+            "deployment": membership.deployment,
+        }
+        explicit = given.get("broker", {})
+        return {**own, **given, "broker": {**broker, **explicit} if isinstance(explicit, dict) else explicit}
 
     @property
     def store_folder(self) -> Path:

@@ -6,6 +6,7 @@ Exits non-zero when a tier failed, or, with --require-all, when one was skipped.
 import argparse
 import importlib.util
 import json
+import os
 import platform
 import subprocess
 import sys
@@ -17,6 +18,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
+CLUSTER = str(ROOT / "scripts" / "cluster")
+KUBERNETES_TOOLS = (str(ROOT / "scripts" / "kubernetes_tools"),)
 
 
 def missing_modules(*names: str) -> list[str]:
@@ -48,13 +51,34 @@ def missing_for_triton() -> list[str]:
     return missing
 
 
+def refusal(*command: str) -> list[str]:
+    """What a command that looks at this machine has against it."""
+    checked = subprocess.run(command, capture_output=True, text=True, check=False)
+    return checked.stderr.splitlines() if checked.returncode != 0 else []
+
+
+def missing_for_control_plane() -> list[str]:
+    """What the tests against a real Kubernetes API server lack."""
+    return missing_modules("kubernetes", "kopf") + refusal(*KUBERNETES_TOOLS, "--check", "control-plane")
+
+
+def missing_for_cluster() -> list[str]:
+    """What the tests against a real Kubernetes with a node lack."""
+    missing = missing_modules("kubernetes")
+    if missing or os.environ.get("DRAGON_E2E_KUBECONFIG"):
+        return missing
+    return refusal(CLUSTER, "check")
+
+
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A folder of tests and what it needs of the machine."""
+    """A folder of tests, what it needs of the machine, a command that builds what it runs, and one that runs it."""
 
     name: str
     folder: str
     missing: Callable[[], list[str]]
+    build: tuple[str, ...] = ()
+    within: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -67,6 +91,7 @@ class Outcome:
     num_failed: int = 0
     num_skipped: int = 0
     seconds: float = 0.0
+    build_seconds: float = 0.0
     missing: list[str] = field(default_factory=list)
 
 
@@ -74,7 +99,13 @@ TIERS = [
     Tier("unit", "tests/unit", list),
     Tier("integration", "tests/integration", missing_for_integration),
     Tier("triton", "tests/triton", missing_for_triton),
+    Tier("control_plane", "tests/control_plane", missing_for_control_plane, (*KUBERNETES_TOOLS, "control-plane")),
 ]
+if os.environ.get("DRAGON_E2E_KUBECONFIG"):
+    TIERS.append(Tier("cluster", "tests/cluster", missing_for_cluster))
+else:
+    build = (*KUBERNETES_TOOLS, "node")
+    TIERS.append(Tier("cluster", "tests/cluster", missing_for_cluster, build, (CLUSTER, "run", "--")))
 
 
 def run(tier: Tier, pytest_arguments: list[str]) -> Outcome:
@@ -82,10 +113,17 @@ def run(tier: Tier, pytest_arguments: list[str]) -> Outcome:
     outcome = Outcome(tier.name, missing=tier.missing())
     if outcome.missing:
         return outcome
+    if tier.build:
+        started = time.monotonic()
+        built = subprocess.run(tier.build, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
+        outcome.build_seconds = round(time.monotonic() - started, 1)
+        if built.returncode != 0:
+            outcome.status = "failed"
+            return outcome
     report = BUILD / f"junit-{tier.name}.xml"
     started = time.monotonic()
     command = [sys.executable, "-m", "pytest", "-q", tier.folder, f"--junitxml={report}", *pytest_arguments]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    code = subprocess.run([*tier.within, *command], cwd=ROOT, check=False).returncode
     outcome.seconds = round(time.monotonic() - started, 1)
     if report.exists():
         suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - our own file
@@ -113,9 +151,11 @@ def main() -> int:
     machine = {"machine": platform.machine(), "python": platform.python_version()}
     (BUILD / "tiers.json").write_text(json.dumps({**machine, "tiers": [asdict(o) for o in outcomes]}, indent=2) + "\n")
 
-    print(f"\n{'tier':<14}{'status':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}")
+    print(f"\n{'tier':<14}{'status':<10}{'passed':>8}{'failed':>8}{'skipped':>9}{'seconds':>9}{'build':>8}")
     for o in outcomes:
-        print(f"{o.name:<14}{o.status:<10}{o.num_passed:>8}{o.num_failed:>8}{o.num_skipped:>9}{o.seconds:>9}")
+        print(
+            f"{o.name:<14}{o.status:<10}{o.num_passed:>8}{o.num_failed:>8}{o.num_skipped:>9}{o.seconds:>9}{o.build_seconds:>8}"
+        )
         for reason in o.missing:
             print(f"  could not run: missing {reason}")
     failed = any(o.status == "failed" for o in outcomes)

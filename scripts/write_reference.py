@@ -1,26 +1,35 @@
-"""Writes the generated parts of the pages in docs/: `settings.md`, and the tables inside `api.md`.
+"""Writes what follows from the code and the CRDs: pages of docs/ or parts of them, and files of the chart.
 
 `--check` writes nothing and exits with 1 when a page is not what the code says.
 """
 
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
+
+import yaml
 
 from cloud_peer.settings import CloudSettings
+from dragon_operator import rbac
+from dragon_operator.settings import OperatorSettings
 from dragon_runtime.answer_schema import DragonSummary, field_rows
 from dragon_runtime.settings import describe
 from edge_daemon.settings import EdgeSettings
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+CRDS = ROOT / "crds"
+CHART_FILES = ROOT / "charts" / "dragon" / "files"
 SUMMARY = re.compile(r"(<!-- dragon object: written by scripts/write_reference.py -->\n).*?(<!-- end -->)", re.DOTALL)
 
 INTRODUCTION = """\
 # Settings
 
-Both ends read their settings at start, each from four places: flags win over environment variables, which win over
-the YAML file (`--config`, or the variable `DRAGON_CONFIG`), which wins over defaults. Dots in a key are nesting in the
-file: `broker.host` is `host` below `broker`. Lists are `[a, b]` in the file and `a,b` in a variable.
+Both ends and the operator read their settings at start, each from four places: flags win over environment variables,
+which win over the YAML file (`--settings`, or the variable `DRAGON_CONFIG`), which wins over defaults. Dots in a key are
+nesting in the file: `broker.host` is `host` below `broker`. Lists are `[a, b]` in the file and `a,b` in a variable.
 
 An unknown key, an unknown variable that starts with `DRAGON_`, or a bad value stops the start with the full path of
 the key. Secrets are read from files or kept out of logs. `weighting`, `max_published_tokens`, `nucleus` and `embedding`
@@ -32,19 +41,111 @@ In Kubernetes set `enableServiceLinks: false` on the pods: the variables it inje
 This page is written by `scripts/write_reference.py`.
 """
 
+UNCHECKED = frozenset({"apiVersion", "kind", "metadata"})
+
+RESOURCES_INTRODUCTION = """\
+# Resources
+
+What a platform team applies and a fleet operator looks at. Group and version: `dragon-rag.io/v1alpha1`. The API server
+checks every field and rule below and fills in the defaults. What conditions mean and what to do about each is in
+[operations.md](operations.md); the HTTP API of a device is in [http-api.md](http-api.md).
+
+This page is written from `crds/` by `scripts/write_reference.py`.
+"""
+
 
 def pages() -> dict[Path, str]:
     """Every generated page with the text it must have."""
     settings = (
         f"{INTRODUCTION}\n## Edge daemon (`dragon-edge`)\n\n{describe(EdgeSettings)}"
         f"\n## Cloud peer (`dragon-cloud`)\n\n{describe(CloudSettings)}"
+        f"\n## Operator (`dragon-operator`)\n\n{describe(OperatorSettings)}"
     )
     table = "\n".join(["| field | type | meaning |", "|---|---|---|", *field_rows(DragonSummary)])
-    api = DOCS / "api.md"
+    api = DOCS / "http-api.md"
     text, num_tables = SUMMARY.subn(lambda found: f"{found[1]}{table}\n{found[2]}", api.read_text(encoding="utf-8"))
     if num_tables != 1:
         raise SystemExit(f"{api}: expected one table between the markers, found {num_tables}")
-    return {DOCS / "settings.md": settings, api: text}
+    rules = {
+        "rules": rbac.RULES,
+        "ownNamespaceRules": rbac.OWN_NAMESPACE_RULES,
+    }
+    return {
+        DOCS / "settings.md": settings,
+        api: text,
+        DOCS / "api.md": describe_resources(),
+        CHART_FILES / "rbac.yaml": yaml.safe_dump(rules, sort_keys=False),
+        **{CHART_FILES / "crds" / path.name: path.read_text(encoding="utf-8") for path in sorted(CRDS.glob("*.yaml"))},
+    }
+
+
+def describe_resources() -> str:
+    """The whole page."""
+    paths = sorted(CRDS.glob("*.yaml"))
+    return RESOURCES_INTRODUCTION + "".join(
+        _describe(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in paths
+    )
+
+
+def _describe(crd: dict[str, Any]) -> str:
+    names = crd["spec"]["names"]
+    version = crd["spec"]["versions"][0]
+    schema = version["schema"]["openAPIV3Schema"]
+    columns = ", ".join(
+        column["name"] + (" (wide)" if column.get("priority") else "") for column in version["additionalPrinterColumns"]
+    )
+    subresources = ", ".join(sorted(version["subresources"]))
+    lines = [
+        f"\n## {names['kind']} (`{names['shortNames'][0]}`)\n",
+        f"{schema['description']}\n",
+        f"Columns of `kubectl get {names['shortNames'][0]}`: {columns}. Subresources: {subresources}.\n",
+        "| field | value | default | meaning |",
+        "|---|---|---|---|",
+        *(_row(path, field, is_required=required) for path, field, required in _fields(schema)),
+        "\nRules:\n",
+        *(f"- `{path or 'the whole'}`: {rule['message']}." for path, rule in _rules(schema)),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any], bool]]:
+    for name, field in schema.get("properties", {}).items():
+        if not path and name in UNCHECKED:
+            continue
+        here = f"{path}.{name}" if path else name
+        yield here, field, name in schema.get("required", [])
+        yield from _fields(field, here)
+        if isinstance(field.get("items"), dict):
+            yield from _fields(field["items"], f"{here}[]")
+
+
+def _row(path: str, field: dict[str, Any], *, is_required: bool) -> str:
+    default = "required" if is_required else ""
+    if "default" in field and field["default"] != {}:
+        default = f"`{str(field['default']).lower() if isinstance(field['default'], bool) else field['default']}`"
+    return f"| `{path}` | {_value(field)} | {default} | {field['description'].replace('|', chr(92) + '|')} |"
+
+
+def _value(field: dict[str, Any]) -> str:
+    if "enum" in field:
+        return ", ".join(f"`{value}`" for value in field["enum"])
+    bounds = [f"≥ {field['minimum']}"] if "minimum" in field else []
+    if field.get("exclusiveMinimum"):
+        bounds = [f"> {field['minimum']}"]
+    if "maximum" in field:
+        bounds.append(f"≤ {field['maximum']}")
+    kind = field.get("format") if field.get("format") == "date-time" else field.get("type", "any")
+    return ", ".join([str(kind), *bounds])
+
+
+def _rules(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, str]]]:
+    for rule in schema.get("x-kubernetes-validations", []):
+        yield path, rule
+    for name, field in schema.get("properties", {}).items():
+        here = f"{path}.{name}" if path else name
+        yield from _rules(field, here)
+        if isinstance(field.get("items"), dict):
+            yield from _rules(field["items"], f"{here}[]")
 
 
 def main() -> int:
@@ -55,6 +156,7 @@ def main() -> int:
         if is_check:
             print(f"{path} is not what the code says: run scripts/write_reference.py", file=sys.stderr)
         else:
+            path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(pages()[path], encoding="utf-8")
     return 1 if is_check and stale else 0
 

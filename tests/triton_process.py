@@ -9,7 +9,7 @@ from pathlib import Path
 
 import tritonclient.grpc as triton
 
-from dragon_runtime.certificates import CertificateAuthority, Identity, ServerTls
+from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
 from dragon_runtime.mosquitto import free_port
 from dragon_runtime.settings import TritonSettings
 from dragon_runtime.triton_server import launch_command, shared_memory, write_repository
@@ -44,7 +44,7 @@ class TritonProcess:
         folder: Path,
         parameters: Mapping[str, Mapping[str, object]],
         *,
-        tls: tuple[CertificateAuthority, Identity, Identity] | None = None,
+        tls: tuple[CertificateFolder, Identity, Identity] | None = None,
     ) -> None:
         """`tls`: the authority, the server's identity, and ours."""
         self.folder, self._tls = folder, tls

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from dragon_core.errors import SettingsError
-from dragon_runtime.settings.groups import ProtocolSettings
+from dragon_runtime.settings.groups import ProtocolSettings, SettingsGroup
 from dragon_runtime.settings.reference import ENVIRONMENT_PREFIX, leaves
 
 CONFIG_VARIABLE = "DRAGON_CONFIG"
@@ -26,7 +26,7 @@ class PeerSettings(ProtocolSettings):
     """Root of the settings of an end. Made in code it takes arguments and defaults; `load_settings` reads the rest."""
 
 
-Loaded = TypeVar("Loaded", bound=PeerSettings)
+Loaded = TypeVar("Loaded", bound=SettingsGroup)
 
 
 def load_settings(
@@ -70,7 +70,7 @@ def _nested(overrides: Mapping[str, Any]) -> Tree:
     return tree
 
 
-def _from_environment(cls: type[PeerSettings]) -> Tree:
+def _from_environment(cls: type[SettingsGroup]) -> Tree:
     paths = {leaf.environment: leaf.path for leaf in leaves(cls)}
     given: dict[str, str] = {}
     for variable, value in sorted(os.environ.items()):
@@ -120,7 +120,7 @@ def _merge(target: Tree, layer: Tree) -> None:
             target[key] = value
 
 
-def _explain(cls: type[PeerSettings], error: ValidationError, layers: dict[str, Tree]) -> str:
+def _explain(cls: type[SettingsGroup], error: ValidationError, layers: dict[str, Tree]) -> str:
     secrets = {leaf.path for leaf in leaves(cls) if leaf.is_secret}
     known = {leaf.path for leaf in leaves(cls)}
     lines = []

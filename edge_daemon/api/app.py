@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import uvicorn
 from fastapi import FastAPI
@@ -14,13 +14,13 @@ from dragon_core.errors import SettingsError
 from dragon_runtime.documents import DocumentService
 from dragon_runtime.metrics import PeerMetrics
 from dragon_runtime.settings import is_loopback
-from edge_daemon.answers import AnswerService
+from edge_daemon.answers import AnswerService, RequestDefaults
 from edge_daemon.api.chat import chat_router
 from edge_daemon.api.documents import documents_router
 from edge_daemon.api.errors import ErrorBoundary, register
 from edge_daemon.api.health import health_router
 from edge_daemon.api.security import AddressGuard, BodyLimit, KeyGuard
-from edge_daemon.settings import ApiSettings
+from edge_daemon.settings import ApiSettings, SamplingSettings
 
 WILDCARDS = ("0.0.0.0", "::")  # noqa: S104 - compared with, not bound to
 GRACE_SECONDS = 5
@@ -33,8 +33,11 @@ def create_app(
     metrics: PeerMetrics,
     settings: ApiSettings,
     api_key: SecretStr | None,
+    defaults: Callable[[], RequestDefaults] | None = None,
 ) -> FastAPI:
     """The API. `api_key` is `settings.api_key()`, read by the caller so that a bad file stops the start.
+
+    `defaults` says what holds where a request does not; without it the settings' defaults do.
 
     Raises:
         SettingsError: an address that other machines reach, without a key.
@@ -45,10 +48,15 @@ def create_app(
     app = FastAPI(title="DRAGON edge", docs_url=None, redoc_url=None, redirect_slashes=False)
     register(app)
     app.include_router(health_router(answers, metrics))
-    app.include_router(chat_router(answers, settings))
+    app.include_router(chat_router(answers, defaults or (lambda: request_defaults(SamplingSettings(), settings))))
     app.include_router(documents_router(documents, settings))
     _guard(app, settings, api_key)
     return app
+
+
+def request_defaults(sampling: SamplingSettings, api: ApiSettings) -> RequestDefaults:
+    """What settings say of requests that do not."""
+    return RequestDefaults(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=api.default_max_tokens)
 
 
 def _guard(app: FastAPI, settings: ApiSettings, api_key: SecretStr | None) -> None:

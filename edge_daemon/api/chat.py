@@ -6,7 +6,7 @@ import json
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -15,11 +15,10 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from dragon_core.errors import DragonError, EngineError
-from edge_daemon.answers import AnswerRequest, AnswerService, AnswerSummary, AnswerToken
+from edge_daemon.answers import AnswerRequest, AnswerService, AnswerSummary, AnswerToken, RequestDefaults
 from edge_daemon.api.completion import Body, Completion, Piece, Pieces
 from edge_daemon.api.errors import ApiError, Problem, WatchedSend, problem_of
 from edge_daemon.api.schemas import ChatCompletionRequest
-from edge_daemon.settings import ApiSettings
 
 logger = logging.getLogger(__name__)
 
@@ -37,8 +36,8 @@ STOPPING = Problem(
 )
 
 
-def chat_router(answers: AnswerService, settings: ApiSettings) -> APIRouter:
-    """Routes of chat completions and models."""
+def chat_router(answers: AnswerService, defaults: Callable[[], RequestDefaults]) -> APIRouter:
+    """Routes of chat completions and models; `defaults` is asked at every request."""
     router = APIRouter(prefix="/v1", tags=["chat"])
     model = {"id": answers.model_name, "object": "model", "created": int(time.time()), "owned_by": "dragon"}
 
@@ -58,7 +57,7 @@ def chat_router(answers: AnswerService, settings: ApiSettings) -> APIRouter:
             has_logprobs=bool(body.logprobs),
             includes_usage=body.includes_usage,
         )
-        request = body.to_answer_request(default_max_tokens=settings.default_max_tokens)
+        request = body.to_answer_request(defaults())
         return AnswerResponse(
             Writer(answers=answers, request=request, completion=completion), is_stream=bool(body.stream)
         )

@@ -9,13 +9,12 @@ from pydantic_core import PydanticCustomError
 
 from dragon_core.messages import ChatMessage
 from dragon_core.types import Sampling
-from edge_daemon.answers import AnswerMode, AnswerRequest
+from edge_daemon.answers import AnswerMode, AnswerRequest, RequestDefaults
 
 SEED_BITS = 53
 """A seed that we draw is reported with the answer, and JSON readers keep 53 bits of a number."""
 UINT64_MASK = 2**64 - 1
 MAX_STOP_CHARACTERS = 1000
-DEFAULT_SAMPLING = Sampling()
 
 
 def _only(*neutral: object) -> Callable[[Any], Any]:
@@ -172,9 +171,8 @@ class ChatCompletionRequest(UnsupportedParameters):
     def includes_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
 
-    def to_answer_request(self, *, default_max_tokens: int) -> AnswerRequest:
+    def to_answer_request(self, defaults: RequestDefaults) -> AnswerRequest:
         """What the daemon is asked for. Without a seed one is drawn."""
-        defaults = DEFAULT_SAMPLING
         return AnswerRequest(
             messages=tuple(message.to_message() for message in self.messages),
             sampling=Sampling(
@@ -184,7 +182,7 @@ class ChatCompletionRequest(UnsupportedParameters):
                 top_p=defaults.top_p if self.top_p is None else self.top_p,
             ),
             seed=secrets.randbits(SEED_BITS) if self.seed is None else self.seed & UINT64_MASK,
-            max_tokens=self.max_completion_tokens or self.max_tokens or default_max_tokens,
+            max_tokens=self.max_completion_tokens or self.max_tokens or defaults.max_tokens,
             stop=tuple(self.stop),
             num_top_logprobs=(self.top_logprobs or 0) if self.logprobs else None,
             mode=self.dragon.mode,

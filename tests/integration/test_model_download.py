@@ -1,6 +1,7 @@
 """A model from an address: fetched once, checked before it is kept, and no half of one ever left behind."""
 
 import hashlib
+import os
 import subprocess
 import sys
 import threading
@@ -19,27 +20,34 @@ pytestmark = pytest.mark.integration
 CONTENT = b"GGUF" + bytes(range(256)) * 12_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 OTHER_DIGEST = "0" * 64
+TOKEN = "token-of-the-hub"
 
 
 class _Handler(BaseHTTPRequestHandler):
-    """`/model` is whole, `/moved` leads to it, `/dies` and `/dies-unannounced` end in the middle."""
+    """`/model` is whole, `/moved` leads to it, `/dies` and `/dies-unannounced` end in the middle.
+
+    `/private` wants a token. `/signed` leads to an address whose query is a secret.
+    """
 
     def do_GET(self) -> None:
         assert isinstance(self.server, ModelServer)
         self.server.requested.append(self.path)
-        if self.path == "/moved":
+        if self.path in ("/moved", "/signed"):
             self.send_response(302)
-            self.send_header("Location", "/model")
+            self.send_header("Location", "/model" if self.path == "/moved" else "/absent?signature=secret")
             self.end_headers()
             return
-        if self.path not in ("/model", "/dies", "/dies-unannounced"):
+        if self.path == "/private" and self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self.send_error(401)
+            return
+        if self.path not in ("/model", "/private", "/dies", "/dies-unannounced"):
             self.send_error(404)
             return
         self.send_response(200)
         if self.path != "/dies-unannounced":
             self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        self.wfile.write(CONTENT if self.path == "/model" else CONTENT[: len(CONTENT) // 2])
+        self.wfile.write(CONTENT if self.path in ("/model", "/private") else CONTENT[: len(CONTENT) // 2])
         self.close_connection = True
 
     def log_message(self, *arguments: object) -> None:
@@ -115,24 +123,101 @@ async def test_an_address_where_nothing_is_says_so(tmp_path: Path, url: str) -> 
     assert names_in(tmp_path) == []
 
 
-def test_the_command_links_the_model_or_says_why_it_cannot(server: ModelServer, tmp_path: Path) -> None:
-    def fetch(path: str, digest: str) -> "subprocess.CompletedProcess[str]":
-        url = server.settings(path).url
-        command = [sys.executable, "-m", "dragon_runtime.models", "--url", str(url), "--sha256", digest]
-        return subprocess.run(
-            [*command, "--folder", str(tmp_path)], capture_output=True, text=True, timeout=60, check=False
-        )
+def command(*arguments: str, folder: Path, token: str = "") -> "subprocess.CompletedProcess[str]":
+    """The first step of a container."""
+    return subprocess.run(
+        [sys.executable, "-m", "dragon_runtime.models", *arguments, "--folder", str(folder)],
+        env={**os.environ, "MODEL_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
 
-    for _ in range(2):
-        fetched = fetch("/model", DIGEST)
+
+def refusal(*arguments: str, folder: Path, token: str = "") -> str:
+    refused = command(*arguments, folder=folder, token=token)
+    assert refused.returncode == 1
+    assert refused.stderr.startswith("models: ")
+    assert "Traceback" not in refused.stderr
+    return refused.stderr
+
+
+def test_the_command_links_the_model_or_says_why_it_cannot(server: ModelServer, tmp_path: Path) -> None:
+    def source(path: str, digest: str) -> list[str]:
+        return ["--url", str(server.settings(path).url), "--sha256", digest]
+
+    for said in (f"the model: {len(CONTENT) / 1e6:.1f} MB of {len(CONTENT) / 1e6:.1f} (100%)", "is there and right"):
+        fetched = command(*source("/model", DIGEST), folder=tmp_path)
         assert (fetched.returncode, fetched.stderr) == (0, "")
+        assert said in fetched.stdout
         assert (tmp_path / "model.gguf").read_bytes() == CONTENT
     assert server.requested == ["/model"]
-    refusals = {("/model", OTHER_DIGEST): OTHER_DIGEST, ("/gone", "1" * 64): "404", ("/model", "x"): "sha256"}
-    for (path, digest), reason in refusals.items():
-        refused = fetch(path, digest)
-        assert refused.returncode == 1
-        assert reason in refused.stderr
-        assert refused.stderr.startswith("models: ")
-        assert "Traceback" not in refused.stderr
+    for path, digest, reason in (
+        ("/model", OTHER_DIGEST, OTHER_DIGEST),
+        ("/gone", "1" * 64, "404"),
+        ("/model", "x", "sha256"),
+    ):
+        assert reason in refusal(*source(path, digest), folder=tmp_path)
+    assert "sha256" in refusal("--url", str(server.settings("/model").url), folder=tmp_path)
     assert (tmp_path / "model.gguf").read_bytes() == CONTENT
+
+
+def test_a_damaged_model_is_fetched_again_and_one_that_is_not_used_goes(server: ModelServer, tmp_path: Path) -> None:
+    source = ["--url", str(server.settings("/model").url), "--sha256", DIGEST]
+    assert command(*source, folder=tmp_path).returncode == 0
+    (tmp_path / f"{DIGEST}.gguf").write_bytes(CONTENT[:-1])
+    (tmp_path / f"{OTHER_DIGEST}.gguf").write_bytes(b"of long ago")
+    (tmp_path / "kept.gguf").write_bytes(b"of somebody else")
+    stale = tmp_path / f"{OTHER_DIGEST}.gguf.other-host-7.part"
+    stale.write_bytes(b"half")
+    os.utime(stale, (0, 0))
+    assert "it is fetched again" in command(*source, folder=tmp_path).stdout
+    assert (tmp_path / "model.gguf").read_bytes() == CONTENT
+    assert sorted(names_in(tmp_path)) == sorted([f"{DIGEST}.gguf", "kept.gguf", "model.gguf"])
+
+
+def test_a_model_on_a_volume_is_linked_where_it_is(tmp_path: Path) -> None:
+    model, folder = tmp_path / "volume" / "some.gguf", tmp_path / "models"
+    assert "is it on the volume?" in refusal("--path", str(model), folder=folder)
+    model.parent.mkdir()
+    model.write_bytes(b"no model")
+    assert "no GGUF file" in refusal("--path", str(model), folder=folder)
+    model.write_bytes(CONTENT)
+    assert DIGEST in refusal("--path", str(model), "--sha256", OTHER_DIGEST, folder=folder)
+    for digest in ([], ["--sha256", DIGEST]):
+        assert command("--path", str(model), *digest, folder=folder).returncode == 0
+        assert (folder / "model.gguf").readlink() == model
+
+
+def test_a_token_opens_a_private_address_and_is_never_shown(server: ModelServer, tmp_path: Path) -> None:
+    source = ["--url", str(server.settings("/private").url), "--sha256", DIGEST]
+    folder, token_file = tmp_path / "models", tmp_path / "token"
+    assert "HTTP 401 (a token that may read it is needed)" in refusal(*source, folder=folder)
+    refused = refusal(*source, folder=folder, token="another")
+    assert "HTTP 401 (the token may not read it)" in refused
+    assert "another" not in refused
+    token_file.write_text(f"{TOKEN}\n")
+    fetched = command(*source, "--token-file", str(token_file), folder=folder)
+    assert fetched.returncode == 0
+    assert TOKEN not in fetched.stdout + fetched.stderr
+    assert "cannot read" in refusal(*source, "--token-file", str(tmp_path / "none"), folder=folder)
+    elsewhere = ["--url", "http://models.invalid/private", "--sha256", OTHER_DIGEST]
+    assert "use an https address" in refusal(*elsewhere, folder=folder, token=TOKEN)
+    signed = ["--url", str(server.settings("/signed").url), "--sha256", OTHER_DIGEST]
+    assert "secret" not in refusal(*signed, folder=folder)
+
+
+def test_a_full_volume_is_named_and_nothing_is_left_on_it(server: ModelServer, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("a small file system can only be mounted by root")
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no file system can be mounted here")
+    try:
+        for path in ("/model", "/dies-unannounced"):  # its size is told before, or it is not
+            source = ["--url", str(server.settings(path).url), "--sha256", DIGEST]
+            assert f"{tmp_path} is full" in refusal(*source, folder=tmp_path)
+            assert names_in(tmp_path) == []
+    finally:
+        subprocess.run(["umount", "--lazy", str(tmp_path)], check=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dragon_core.topics import Topics
-from dragon_runtime.certificates import CertificateAuthority, Identity, ServerTls
+from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
 from dragon_runtime.mqtt_channel import CloudChannels, EdgeChannels, MqttChannel
 from dragon_runtime.mqtt_connection import MqttConnection
 from dragon_runtime.settings.groups import BrokerSettings
@@ -124,7 +124,7 @@ async def test_a_draining_replica_leaves_new_sessions_to_others(broker: Broker) 
         assert first.opened.empty()
 
 
-def settings_of(broker: Broker, authority: CertificateAuthority, identity: Identity) -> BrokerSettings:
+def settings_of(broker: Broker, authority: CertificateFolder, identity: Identity) -> BrokerSettings:
     return BrokerSettings(
         host="localhost",
         port=broker.port,
@@ -135,7 +135,7 @@ def settings_of(broker: Broker, authority: CertificateAuthority, identity: Ident
 
 
 async def test_a_device_touches_only_its_own_subtree(tmp_path: Path) -> None:
-    authority = CertificateAuthority(tmp_path / "ca", name="test")
+    authority = CertificateFolder(tmp_path / "ca", name="test")
     tls = ServerTls(authority.certificate_file, authority.issue("broker", is_server=True))
     async with Broker(tmp_path, topics=TOPICS, tls=tls, replicas=("r1",)) as broker, AsyncExitStack() as stack:
         seen: dict[str, list[bytes]] = {"d1": [], "d2": [], "r1": []}
@@ -163,8 +163,8 @@ async def test_a_device_touches_only_its_own_subtree(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("has_certificate", [False, True])
 async def test_a_stranger_is_not_let_in(tmp_path: Path, *, has_certificate: bool) -> None:
-    authority = CertificateAuthority(tmp_path / "ca", name="test")
-    other = CertificateAuthority(tmp_path / "other", name="other")
+    authority = CertificateFolder(tmp_path / "ca", name="test")
+    other = CertificateFolder(tmp_path / "other", name="other")
     tls = ServerTls(authority.certificate_file, authority.issue("broker", is_server=True))
     async with Broker(tmp_path, topics=TOPICS, tls=tls) as broker:
         stranger = other.issue("d1")

@@ -12,7 +12,7 @@ import pytest
 
 from dragon_core.errors import DragonError, EngineError, OurError
 from dragon_core.types import WeightingRule
-from dragon_runtime.certificates import CertificateAuthority
+from dragon_runtime.certificates import CertificateFolder
 from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
@@ -255,8 +255,8 @@ async def test_when_the_server_dies_sessions_fail_and_the_engine_finds_the_next_
 
 
 async def test_only_a_certificate_of_the_authority_is_let_in(tmp_path: Path) -> None:
-    authority = CertificateAuthority(tmp_path / "tls", name="ours")
-    stranger = CertificateAuthority(tmp_path / "other", name="theirs").issue("stranger")
+    authority = CertificateFolder(tmp_path / "tls", name="ours")
+    stranger = CertificateFolder(tmp_path / "other", name="theirs").issue("stranger")
     ours, identity = authority.issue("client"), authority.issue("triton", is_server=True)
     server = TritonProcess(
         tmp_path, parameters(write_tiny_model(tmp_path / "tiny.gguf")), tls=(authority, identity, ours)

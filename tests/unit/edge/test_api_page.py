@@ -1,4 +1,4 @@
-"""docs/api.md names what the API knows: every route, parameter and error code."""
+"""docs/http-api.md names what the API knows: every route, parameter and error code."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.fakes.answers import ScriptedAnswers
 from tests.fakes.documents import DocumentsInMemory
 
 ROOT = Path(__file__).parents[3]
-PAGE = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "docs" / "http-api.md").read_text(encoding="utf-8")
 
 
 def test_every_route_is_on_the_page() -> None:

@@ -1,0 +1,1 @@
+"""The operator: keeps DragonDeployments and EdgeDevices as their resources say."""

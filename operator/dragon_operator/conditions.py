@@ -1,0 +1,99 @@
+"""The conditions of a DragonDeployment and their finite reasons. What is true is decided in `health`."""
+
+import datetime as dt
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+class Condition(StrEnum):
+    """What a condition is about. Ready sums up the first five."""
+
+    MODEL = "ModelReady"
+    TRITON = "TritonReady"
+    STORE = "VectorStoreReady"
+    BROKER = "BrokerReady"
+    CLOUD_PEER = "CloudPeerReady"
+    READY = "Ready"
+    PROGRESSING = "Progressing"
+    DEGRADED = "Degraded"
+    SUSPENDED = "Suspended"
+    EDGES = "EdgesReady"
+    DOCUMENTS = "DocumentsLoaded"
+
+
+PARTS = (Condition.MODEL, Condition.TRITON, Condition.STORE, Condition.BROKER, Condition.CLOUD_PEER)
+
+
+class Reason(StrEnum):
+    """Why a condition is as it is; events have the same reasons. docs/operations.md says what to do about each."""
+
+    AVAILABLE = "Available"
+    STARTING = "Starting"
+    UPDATING = "Updating"
+    CRASHING = "Crashing"
+    IMAGE_UNAVAILABLE = "ImageUnavailable"
+    UNSCHEDULABLE = "Unschedulable"
+    VOLUME_PENDING = "VolumePending"
+    SECRET_MISSING = "SecretMissing"  # noqa: S105 - the name of a reason
+    SECRET_INVALID = "SecretInvalid"  # noqa: S105 - the same
+    INVALID_SPEC = "InvalidSpec"
+    REJECTED = "Rejected"
+    EXTERNAL = "External"
+    MODEL_LOADED = "ModelLoaded"
+    MODEL_LOADING = "ModelLoading"
+    MODEL_UNAVAILABLE = "ModelUnavailable"
+    ALL_READY = "AllReady"
+    STEADY = "Steady"
+    SUSPENDED = "Suspended"
+    NO_REPLICAS = "NoReplicas"
+    DOCUMENTS_LOADED = "DocumentsLoaded"
+    DOCUMENTS_LOADING = "DocumentsLoading"
+    DOCUMENTS_FAILED = "DocumentsFailed"
+    ALL_CONNECTED = "AllConnected"
+    SOME_MISSING = "SomeMissing"
+    FLEET_UNREACHABLE = "FleetUnreachable"
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """One condition as it is now. `is_true` None: it cannot be known."""
+
+    type: Condition
+    is_true: bool | None
+    reason: Reason
+    message: str
+
+
+def to_status(
+    states: Iterable[State], previous: Iterable[dict[str, Any]], *, generation: int, now: dt.datetime
+) -> list[dict[str, Any]]:
+    """Conditions for a status: the time of a transition stays while a condition's status does."""
+    before = {condition["type"]: condition for condition in previous}
+    made = []
+    for state in states:
+        status = {True: "True", False: "False", None: "Unknown"}[state.is_true]
+        old = before.get(state.type, {})
+        is_same = old.get("status") == status
+        made.append(
+            {
+                "type": state.type.value,
+                "status": status,
+                "reason": state.reason.value,
+                "message": state.message,
+                "observedGeneration": generation,
+                "lastTransitionTime": old["lastTransitionTime"] if is_same else to_time(now),
+            }
+        )
+    return made
+
+
+def to_time(when: dt.datetime) -> str:
+    """A time as Kubernetes writes it: UTC, whole seconds."""
+    return when.astimezone(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def from_time(text: str) -> dt.datetime:
+    """The inverse of `to_time`."""
+    return dt.datetime.fromisoformat(text)

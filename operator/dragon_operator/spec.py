@@ -1,0 +1,281 @@
+"""The specs of both resources as Python sees them. The API server has checked and defaulted them (crds/)."""
+
+from typing import Any, Literal, TypeVar
+
+import msgspec
+
+from dragon_core.errors import SettingsError
+
+Quantities = dict[str, str | int]
+Kept = Literal["Retain", "Delete"]
+Parsed = TypeVar("Parsed")
+
+
+class Part(msgspec.Struct, frozen=True, rename="camel"):
+    """What every group of a spec has in common: fields are camelCase outside."""
+
+
+class SecretKey(Part, frozen=True, rename="camel"):
+    """One key of a Secret."""
+
+    name: str
+    key: str = "token"
+
+
+class SecretName(Part, frozen=True, rename="camel"):
+    """A Secret."""
+
+    name: str
+
+
+class Model(Part, frozen=True, rename="camel"):
+    """The language model of the cloud's end."""
+
+    uri: str
+    sha256: str | None = None
+    context_length: int = 2048
+    num_sequences: int = 32
+    secret_ref: SecretKey | None = None
+
+
+class Resources(Part, frozen=True, rename="camel"):
+    """Requests and limits of a container."""
+
+    requests: Quantities = {}
+    limits: Quantities = {}
+
+
+class Gpu(Part, frozen=True, rename="camel"):
+    """GPUs of a server."""
+
+    count: int = 0
+    resource_name: str = "nvidia.com/gpu"
+
+
+class Cache(Part, frozen=True, rename="camel"):
+    """Where a downloaded model is kept."""
+
+    size: str | None = None
+    storage_class_name: str | None = None
+
+
+class Pods(Part, frozen=True, rename="camel"):
+    """Where pods run and with what; `image` unset: the operator's own choice."""
+
+    image: str | None = None
+    resources: Resources = Resources()
+    node_selector: dict[str, str] = {}
+    tolerations: list[dict[str, Any]] = []
+
+
+class Triton(Pods, frozen=True, rename="camel"):
+    """The Triton server."""
+
+    replicas: int = 1
+    num_threads: int | None = None
+    gpu: Gpu = Gpu()
+    cache: Cache = Cache()
+
+
+class Storage(Part, frozen=True, rename="camel"):
+    """A volume."""
+
+    size: str = "20Gi"
+    storage_class_name: str | None = None
+
+
+class ManagedMilvus(Pods, frozen=True, rename="camel"):
+    """A Milvus standalone server."""
+
+    storage: Storage = Storage()
+
+
+class ExternalMilvus(Part, frozen=True, rename="camel"):
+    """A Milvus server that exists."""
+
+    uri: str
+    secret_ref: SecretKey | None = None
+    tls: bool = False
+
+
+class Milvus(Part, frozen=True, rename="camel"):
+    """The store: exactly one of both."""
+
+    managed: ManagedMilvus | None = None
+    external: ExternalMilvus | None = None
+
+
+class BrokerService(Part, frozen=True, rename="camel"):
+    """How the broker is reached from outside."""
+
+    type: str = "ClusterIP"
+    node_port: int | None = None
+    enrolment_node_port: int | None = None
+    annotations: dict[str, str] = {}
+
+
+class ManagedBroker(Pods, frozen=True, rename="camel"):
+    """A mosquitto broker."""
+
+    hosts: list[str] = []
+    service: BrokerService = BrokerService()
+
+
+class ExternalBroker(Part, frozen=True, rename="camel"):
+    """A broker that exists, and the authority that it accepts clients of."""
+
+    host: str
+    secret_ref: SecretName
+    port: int = 8883
+    enrolment_port: int = 8884
+
+
+class Broker(Part, frozen=True, rename="camel"):
+    """The broker: exactly one of both."""
+
+    managed: ManagedBroker | None = None
+    external: ExternalBroker | None = None
+
+
+class Autoscaling(Part, frozen=True, rename="camel"):
+    """Scales cloud peers by their use of the processor."""
+
+    max_replicas: int
+    min_replicas: int = 1
+    target_cpu_percent: int = 70
+
+
+class CloudPeer(Pods, frozen=True, rename="camel"):
+    """The ends that answer together with devices."""
+
+    replicas: int = 1
+    max_sessions: int = 16
+    drain_seconds: int = 30
+    autoscaling: Autoscaling | None = None
+
+
+class Weighting(Part, frozen=True, rename="camel"):
+    """How much each context has to say."""
+
+    rule: str = "Evidence"
+    temperature: float = 0.1
+    beta: float | None = None
+    gamma: float = 0.5
+
+
+class Aggregation(Part, frozen=True, rename="camel"):
+    """How both ends write one answer; the fields are settings of both ends."""
+
+    coupling: str = "SharedNoise"
+    placement: str = "Auto"
+    window: int = 32
+    branches: int = 2
+    max_published_tokens: int = 64
+    nucleus: float = 0.99
+    num_passages: int = 2
+    passages_per_context: int = 2
+    weighting: Weighting = Weighting()
+
+
+class Source(Part, frozen=True, rename="camel"):
+    """A file, a folder or an archive with public documents."""
+
+    uri: str
+    sha256: str | None = None
+
+
+class Documents(Part, frozen=True, rename="camel"):
+    """Public documents to load."""
+
+    sources: list[Source] = []
+
+
+class DeviceModel(Part, frozen=True, rename="camel"):
+    """The language model of a device."""
+
+    url: str
+    sha256: str
+
+
+class Sampling(Part, frozen=True, rename="camel"):
+    """Used when a request does not say."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    max_tokens: int | None = None
+
+
+class DeviceConfiguration(Part, frozen=True, rename="camel"):
+    """Configuration of a device; None: its own."""
+
+    window: int | None = None
+    branches: int | None = None
+    placement: str | None = None
+    log_level: str | None = None
+    model: DeviceModel | None = None
+    sampling: Sampling | None = None
+
+
+class Devices(Part, frozen=True, rename="camel"):
+    """What holds for the devices of a deployment."""
+
+    heartbeat_seconds: int = 15
+    certificate_days: int = 90
+    defaults: DeviceConfiguration = DeviceConfiguration()
+
+
+class NetworkPolicies(Part, frozen=True, rename="camel"):
+    """Whether network policies are made."""
+
+    enabled: bool = True
+
+
+class DeploymentSpec(Part, frozen=True, rename="camel"):
+    """Spec of a DragonDeployment."""
+
+    model: Model
+    milvus: Milvus
+    broker: Broker
+    triton: Triton = Triton()
+    cloud_peer: CloudPeer = CloudPeer()
+    aggregation: Aggregation = Aggregation()
+    documents: Documents = Documents()
+    devices: Devices = Devices()
+    network_policy: NetworkPolicies = NetworkPolicies()
+    suspend: bool = False
+    deletion_policy: Kept = "Retain"
+
+
+class DeviceSpec(Part, frozen=True, rename="camel"):
+    """Spec of an EdgeDevice."""
+
+    deployment: str
+    revoked: bool = False
+    join_token_minutes: int = 1440
+    join_token_generation: int = 1
+    configuration: DeviceConfiguration = DeviceConfiguration()
+
+
+def parse_deployment(spec: dict[str, Any]) -> DeploymentSpec:
+    """The spec of a DragonDeployment.
+
+    Raises:
+        SettingsError: it does not fit; happens only with an older CRD than this operator's.
+    """
+    return _parse(spec, DeploymentSpec)
+
+
+def parse_device(spec: dict[str, Any]) -> DeviceSpec:
+    """The spec of an EdgeDevice.
+
+    Raises:
+        SettingsError: it does not fit; happens only with an older CRD than this operator's.
+    """
+    return _parse(spec, DeviceSpec)
+
+
+def _parse(spec: dict[str, Any], cls: type[Parsed]) -> Parsed:
+    try:
+        return msgspec.convert(spec, cls)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"spec: {error}; is the CRD of the operator's version installed?") from error

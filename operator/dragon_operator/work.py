@@ -1,0 +1,99 @@
+"""A queue of keys to work on: one at a time per key, several at once, again after a failure, merged while waiting."""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable
+from contextlib import asynccontextmanager
+from typing import Generic, TypeVar
+
+from dragon_core.errors import DragonError, RetryableError
+
+logger = logging.getLogger(__name__)
+
+FIRST_RETRY_SECONDS = 1.0
+MAX_RETRY_SECONDS = 60.0
+
+Key = TypeVar("Key", bound=Hashable)
+
+
+class WorkQueue(Generic[Key]):
+    """Calls `handle(key)` for every key that was added; a key added while it is handled is handled once more."""
+
+    def __init__(self, handle: Callable[[Key], Awaitable[None]], *, num_workers: int) -> None:
+        self._handle = handle
+        self._num_workers = num_workers
+        self._waiting: dict[Key, None] = {}
+        self._busy: set[Key] = set()
+        self._failures: dict[Key, int] = {}
+        self._later: dict[Key, asyncio.TimerHandle] = {}
+        self._changed = asyncio.Condition()
+        self._notifying: set[asyncio.Task[None]] = set()
+
+    def add(self, key: Key) -> None:
+        """Have `key` handled soon."""
+        if (timer := self._later.pop(key, None)) is not None:
+            timer.cancel()
+        self._waiting[key] = None
+        task = asyncio.get_running_loop().create_task(self._notify(), name="work queue")
+        self._notifying.add(task)
+        task.add_done_callback(self._notifying.discard)
+
+    def add_later(self, key: Key, seconds: float) -> None:
+        """Have `key` handled in `seconds`, or sooner when it is added meanwhile."""
+        if key not in self._later and key not in self._waiting:
+            self._later[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
+
+    def forget(self, key: Key) -> None:
+        """Drop what is planned for a key that is no more."""
+        self._waiting.pop(key, None)
+        self._failures.pop(key, None)
+        if (timer := self._later.pop(key, None)) is not None:
+            timer.cancel()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncGenerator[None, None]:
+        """Work inside the scope."""
+        workers = [asyncio.create_task(self._work(), name=f"worker {n}") for n in range(self._num_workers)]
+        try:
+            yield
+        finally:
+            for timer in self._later.values():
+                timer.cancel()
+            for worker in workers:
+                worker.cancel()
+            await asyncio.gather(*workers, return_exceptions=True)
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def _next(self) -> Key:
+        async with self._changed:
+            while True:
+                for key in self._waiting:
+                    if key not in self._busy:
+                        del self._waiting[key]
+                        self._busy.add(key)
+                        return key
+                await self._changed.wait()
+
+    async def _work(self) -> None:
+        while True:
+            key = await self._next()
+            try:
+                await self._handle(key)
+                self._failures.pop(key, None)
+            except DragonError as error:
+                self._retry(key, str(error), error.retry_after_seconds if isinstance(error, RetryableError) else 0)
+            except Exception as error:
+                logger.exception("%s broke", key)
+                self._retry(key, repr(error), 0)
+            finally:
+                self._busy.discard(key)
+                await self._notify()
+
+    def _retry(self, key: Key, reason: str, delay: float) -> None:
+        failures = self._failures[key] = self._failures.get(key, 0) + 1
+        delay = max(delay, min(MAX_RETRY_SECONDS, FIRST_RETRY_SECONDS * 2 ** (failures - 1)))
+        logger.warning("%s: %s; again in %.0f s", key, reason, delay)
+        self.add_later(key, delay)

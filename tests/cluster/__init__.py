@@ -1,0 +1,1 @@
+"""Against a real Kubernetes in which pods start."""

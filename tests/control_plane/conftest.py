@@ -1,0 +1,35 @@
+"""One control plane for all tests, and a namespace for each."""
+
+import secrets
+from collections.abc import Iterator
+
+import pytest
+
+from tests.control_plane.running_operator import CRDS
+from tests.kubernetes_cluster.control_plane import ControlPlane
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A running control plane."""
+    with ControlPlane(tmp_path_factory.mktemp("control-plane")) as running:
+        yield running
+
+
+@pytest.fixture
+def namespace(control_plane: ControlPlane) -> Iterator[str]:
+    """A fresh namespace with its service account, deleted afterwards."""
+    name = f"test-{secrets.token_hex(4)}"
+    objects = control_plane.objects
+    objects.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    wait_until(lambda: objects.get("v1", "ServiceAccount", "default", name) is not None, "it has a service account")
+    yield name
+    objects.delete("v1", "Namespace", name)
+
+
+@pytest.fixture(scope="session")
+def installed(control_plane: ControlPlane) -> None:
+    """The definitions of our resources."""
+    for path in sorted(CRDS.glob("*.yaml")):
+        control_plane.apply(path)

@@ -1,0 +1,66 @@
+"""DragonDeployments in a real API server, and the kubelet's part played by hand: there are no nodes."""
+
+import contextlib
+import datetime as dt
+from collections.abc import Callable
+from typing import Any
+
+from kubernetes.dynamic.exceptions import NotFoundError
+
+from dragon_operator import names
+from tests.kubernetes_cluster.objects import Objects
+from tests.waiting import wait_until
+
+DIGEST = "0" * 64
+SPEC: dict[str, Any] = {
+    "model": {"uri": "https://models.example/m.gguf", "sha256": DIGEST},
+    "milvus": {"managed": {}},
+    "broker": {"managed": {}},
+}
+
+
+def resource(namespace: str, name: str = "helpdesk", **spec: Any) -> dict[str, Any]:
+    """A DragonDeployment."""
+    return {
+        "apiVersion": names.API_VERSION,
+        "kind": names.DEPLOYMENT_KIND,
+        "metadata": {"name": name, "namespace": namespace},
+        "spec": {**SPEC, **spec},
+    }
+
+
+def condition(objects: Objects, namespace: str, kind: str, name: str = "helpdesk") -> dict[str, Any]:
+    """A condition of a DragonDeployment; empty when there is none."""
+    found = objects.get(names.API_VERSION, names.DEPLOYMENT_KIND, name, namespace) or {}
+    conditions = (found.get("status") or {}).get("conditions") or []
+    return next((c for c in conditions if c["type"] == kind), {})
+
+
+def has(objects: Objects, namespace: str, kind: str, status: str, reason: str | None = None) -> bool:
+    """Whether a condition is so."""
+    found = condition(objects, namespace, kind)
+    return found.get("status") == status and reason in {None, found.get("reason")}
+
+
+def wait_for(objects: Objects, namespace: str, kind: str, status: str, reason: str | None = None) -> dict[str, Any]:
+    """A condition once it is so."""
+    wait_until(lambda: has(objects, namespace, kind, status, reason), f"{kind} is {status} ({reason})", seconds=80)
+    return condition(objects, namespace, kind)
+
+
+def play_kubelet(objects: Objects, namespace: str, is_so: Callable[[], bool], what: str) -> None:
+    """Have every pod that the controllers make ready, until it is so."""
+
+    def make_ready() -> bool:
+        for pod in objects.find("v1", "Pod", namespace, label_selector=f"{names.MANAGED_BY}={names.FIELD_MANAGER}"):
+            conditions = (pod.get("status") or {}).get("conditions") or []
+            if not any(c["type"] == "Ready" and c["status"] == "True" for c in conditions):
+                now = dt.datetime.now(dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+                ready = {"type": "Ready", "status": "True", "lastTransitionTime": now}
+                status = {"phase": "Running", "conditions": [ready]}
+                # It may be gone meanwhile: a rolling update takes old ones away.
+                with contextlib.suppress(NotFoundError):
+                    objects.write_status("v1", "Pod", pod["metadata"]["name"], namespace, status)
+        return is_so()
+
+    wait_until(make_ready, what, seconds=80)
