@@ -20,6 +20,7 @@ from paho.mqtt.properties import Properties
 
 from dragon_core.errors import OurError, RetryableError, SettingsError
 from dragon_runtime.settings.groups import BrokerSettings
+from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -76,10 +77,7 @@ class MqttConnection:
 
     async def __aexit__(self, *error: object) -> None:
         await self._flush()
-        running = [task for task in (self._task, *self._tasks) if task is not None]
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
+        await end_tasks(task for task in (self._task, *self._tasks) if task is not None)
 
     async def _flush(self) -> None:
         """Let what was sent go out: the last words of a session tell the other end not to wait for us."""

@@ -19,30 +19,32 @@ INTRODUCTION = """\
 
 Installs DRAGON's operator and its CustomResourceDefinitions. Needs Kubernetes 1.29 or newer and Helm 3.
 
-    helm install dragon charts/dragon --namespace dragon-system --create-namespace --values charts/dragon/values-cpu.yaml
+    helm install dragon charts/dragon --namespace dragon-system --create-namespace \\
+        --values charts/dragon/values-cpu.yaml
     kubectl --namespace dragon-system rollout status deployment/dragon-operator
-    kubectl apply --filename examples/deployment-cpu.yaml
-    kubectl wait --for=condition=Ready --timeout=15m dragondeployment/helpdesk
 
-`values-cpu.yaml` is for machines without a GPU, `values-kind.yaml` for kind and minikube with images that were loaded into
-the node, `values-production.yaml` for a cluster with the Prometheus operator. Values that the schema does not know are refused.
+`values-cpu.yaml` is for machines without a GPU, `values-kind.yaml` for kind and minikube with images that were loaded
+into the node, `values-production.yaml` for a cluster with the Prometheus operator. Values that the schema does not
+know are refused. What comes next is in [operations.md](../../docs/operations.md).
 
 ## Upgrade, uninstall, reinstall
 
-`helm upgrade` brings the CustomResourceDefinitions up to date with the operator. `helm uninstall` removes the operator and leaves the
-definitions with all resources and what runs for them (`crds.keep`); the same release name in the same namespace takes them
-over again. Under another name install with `--take-ownership`, or with `--set crds.install=false`.
+`helm upgrade` brings the CustomResourceDefinitions up to date with the operator. `helm uninstall` removes the operator
+and leaves the definitions with all resources, and what runs for them (`crds.keep`); the same release name in the same
+namespace takes the definitions over again. Under another name install with `--take-ownership` (Helm 3.17 and newer) or
+with `--set crds.install=false`.
 
 ## Two ways to watch
 
-With `watchNamespaces: []` the operator looks after the whole cluster, with a ClusterRole. With a list it has a Role in each of these
-namespaces, which must exist, and nothing else. What it may do is in `files/rbac.yaml`, written from the operator's code.
+With `watchNamespaces: []` the operator looks after the whole cluster, with a ClusterRole. With a list it has a Role in
+each of these namespaces, which must exist, and one for its lease in its own. What it may do is in `files/rbac.yaml`,
+written from the operator's code.
 
 ## Test
 
-`helm test` enrols a device of its own with the deployment `test.deployment`, which must be Ready and in a namespace that is watched, asks
-a question at the device's API, and fails unless both sides wrote the answer. It removes what it made; after a failure the pod
-stays, for its log, until the next test:
+`helm test` enrols a device of its own with the deployment `test.deployment`, which must be Ready and in a namespace
+that is watched, asks a question at the device's API, and fails unless both sides wrote the answer. It removes what it
+made; the pod of a failed test stays, for its log, until the next one:
 
     helm test dragon --namespace dragon-system --timeout 15m
 """
@@ -120,7 +122,8 @@ def _kind(schema: dict[str, Any], field: dict[str, Any]) -> str:
         return ", ".join(f"`{choice}`" for choice in field["enum"])
     if "$ref" in field:
         field = schema["definitions"][field["$ref"].rsplit("/", 1)[-1]]
-    return {"string": "text", "array": "list", "object": "map"}.get(field["type"], field["type"])
+    kind: str = field["type"]
+    return {"string": "text", "array": "list", "object": "map"}.get(kind, kind)
 
 
 def pages() -> dict[Path, str]:

@@ -15,6 +15,7 @@ from dragon_core.fleet import Configuration, Desired, Presence, PresenceEvent, R
 from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.models import resolve_model
 from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.tasks import end_tasks
 from edge_daemon.fleet.identity import DeviceIdentity
 from edge_daemon.fleet.traffic import Traffic
 from edge_daemon.fleet.twin import MODELS, Twin, configured
@@ -88,9 +89,7 @@ class Member:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         with contextlib.suppress(DragonError, TimeoutError):
             async with asyncio.timeout(GOODBYE_SECONDS):
                 await self._presence(PresenceEvent.STOPPED)

@@ -13,6 +13,7 @@ from dragon_core.fleet import CertificateRequest, CertificateResponse, Refusal, 
 from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.certificates import KeyAndRequest
 from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.tasks import end_tasks
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 
 logger = logging.getLogger(__name__)
@@ -50,9 +51,7 @@ class Renewal:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks([] if self._task is None else [self._task])
 
     def _topic(self, kind: FleetTopic) -> str:
         return self._topics.fleet(self._identity.membership.device, kind)

@@ -57,9 +57,9 @@ def plan_credentials(
     if external is None:
         broker = _authority(deployment, observed, made, BROKER_AUTHORITY, now)
         _identity(deployment, observed, made, broker, "broker-tls", "broker", now, hosts=server_hosts(deployment))
-        _revocations(deployment, observed, made, broker, revoked)
     else:
         broker = external_authority(observed, external.secret_ref.name)
+    _revocations(deployment, observed, made, broker, revoked)
     host = deployment.host(Component.TRITON)
     hosts = [deployment.child("triton"), host, f"{host}.cluster.local"]
     _identity(deployment, observed, made, inner, "triton-tls", "triton", now, hosts=hosts)

@@ -31,6 +31,7 @@ class DeviceReason(StrEnum):
     """Why; presence has the reasons of `dragon_operator.fleet` besides. docs/operations.md explains each."""
 
     CERTIFICATE_ISSUED = "CertificateIssued"
+    BROKER_UNREACHABLE = "BrokerUnreachable"
     TOKEN_WAITING = "TokenWaiting"  # noqa: S105 - the name of a reason
     TOKEN_EXPIRED = "TokenExpired"  # noqa: S105 - the same
     CERTIFICATE_EXPIRED = "CertificateExpired"
@@ -175,8 +176,10 @@ def configuration(defaults: DeviceConfiguration, own: DeviceConfiguration) -> Co
     )
 
 
-def enrolment_status(device: Device, token: JoinToken | None, now: dt.datetime) -> dict[str, Any]:
-    """The part of the status that tells of tokens and certificates."""
+def enrolment_status(
+    device: Device, token: JoinToken | None, now: dt.datetime, *, problem: str | None = None
+) -> dict[str, Any]:
+    """The part of the status that tells of tokens and certificates; `problem`: why the broker knows of neither."""
     status: dict[str, Any] = {}
     certificate = device.certificate
     if token is not None:
@@ -204,6 +207,8 @@ def enrolment_status(device: Device, token: JoinToken | None, now: dt.datetime) 
         else:
             message = f"its certificate is valid until {certificate['expires']}; the device renews it before"
             enrolled = (True, DeviceReason.CERTIFICATE_ISSUED, message)
+    elif problem is not None:
+        enrolled = (False, DeviceReason.BROKER_UNREACHABLE, f"the broker was not told yet: {problem}")
     elif token is not None and token.expires > now.timestamp():
         secret = names.join_secret(device.name)
         message = f"hand the key token of Secret {secret} to the device: `dragon-edge join TOKEN`"

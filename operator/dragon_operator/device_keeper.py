@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from dragon_core.errors import DragonError, SettingsError
+from dragon_core.join_token import JoinToken
 from dragon_core.topics import Topics
 from dragon_operator import names
 from dragon_operator.conditions import Condition, Reason, State
@@ -165,12 +166,22 @@ class DeviceKeeper:
                     await self._write(device, missing_deployment_status(device, message, self._clock()))
             return
         known.devices = {device.name: device for device in devices}
-        desired = [await self._prepare(known, device) for device in devices]
+        tokens = {device.name: await self._token(known, device) for device in devices}
         revoked = frozenset(number for device in devices for number in device.revoked_numbers())
         if revoked != self.revoked(*key):
             self._revoked[key] = revoked
             self._look_later(key)
-        await known.fleet.sync(desired)
+        now = self._clock()
+        problem: DragonError | None = None
+        try:
+            await known.fleet.sync([_desired(known, device, tokens[device.name], now) for device in devices])
+        except DragonError as error:
+            problem = error
+        for device in devices:
+            said = None if problem is None else str(problem)
+            await self._write(device, enrolment_status(device, tokens[device.name], now, problem=said))
+        if problem is not None:
+            raise problem
 
     async def _devices(self, key: Key) -> list[Device]:
         found = []
@@ -183,26 +194,20 @@ class DeviceKeeper:
                 logger.warning("EdgeDevice %s/%s: %s", key[0], obj["metadata"]["name"], error)
         return found
 
-    async def _prepare(self, known: Open, device: Device) -> DesiredDevice:
-        now = self._clock()
-        token = None
-        if not device.spec.revoked and not device.is_token_used:
-            secret = await self._kube.get("Secret", names.join_secret(device.name), device.namespace)
-            token = known_join_token(secret, device)
-            if token is None:
-                ca = known.credentials.broker_authority.certificate.decode()
-                value = random.token_urlsafe(SECRET_BYTES)
-                token = join_token(known.deployment, device, ca=ca, secret=value, now=now)
-                await self._kube.apply(join_secret_object(device, token))
-        elif device.status.get("joinToken"):
-            await self._kube.delete("Secret", names.join_secret(device.name), device.namespace)
-        await self._write(device, enrolment_status(device, token, now))
-        return DesiredDevice(
-            name=device.name,
-            is_revoked=device.spec.revoked,
-            join=open_join(token, now),
-            configuration=configuration(known.deployment.spec.devices.defaults, device.spec.configuration),
-        )
+    async def _token(self, known: Open, device: Device) -> JoinToken | None:
+        """The join token of a device, made when there is none; a used one is taken away."""
+        if device.spec.revoked or device.is_token_used:
+            if device.status.get("joinToken"):
+                await self._kube.delete("Secret", names.join_secret(device.name), device.namespace)
+            return None
+        secret = await self._kube.get("Secret", names.join_secret(device.name), device.namespace)
+        token = known_join_token(secret, device)
+        if token is None:
+            ca = known.credentials.broker_authority.certificate.decode()
+            value = random.token_urlsafe(SECRET_BYTES)
+            token = join_token(known.deployment, device, ca=ca, secret=value, now=self._clock())
+            await self._kube.apply(join_secret_object(device, token))
+        return token
 
     async def _write(self, device: Device, *parts: dict[str, Any]) -> None:
         status = merged(device, *parts)
@@ -276,6 +281,15 @@ class DeviceKeeper:
         device = Device.from_object(obj)
         await self._kube.write_status(names.DEVICE_KIND, device.name, device.namespace, issued_status(device, issued))
         self._sync_soon(key)
+
+
+def _desired(known: Open, device: Device, token: JoinToken | None, now: dt.datetime) -> DesiredDevice:
+    return DesiredDevice(
+        name=device.name,
+        is_revoked=device.spec.revoked,
+        join=open_join(token, now),
+        configuration=configuration(known.deployment.spec.devices.defaults, device.spec.configuration),
+    )
 
 
 def _file(folder: Path, secret: Object, key: str) -> Path:

@@ -34,7 +34,14 @@ def complaints(programs: Path, tmp_path_factory: pytest.TempPathFactory) -> Conf
     write_schemas(folder)
 
     def check(text: str) -> str:
-        command = [programs / "kubeconform", "-strict", "-summary", "-schema-location", f"{folder}/{LOCATION}", "-"]
+        command: list[str | Path] = [
+            programs / "kubeconform",
+            "-strict",
+            "-summary",
+            "-schema-location",
+            f"{folder}/{LOCATION}",
+            "-",
+        ]
         done = subprocess.run(command, input=text, capture_output=True, text=True, check=False, timeout=120)
         return "" if done.returncode == 0 and "Skipped: 0" in done.stdout else done.stdout + done.stderr
 

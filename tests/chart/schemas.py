@@ -1,6 +1,6 @@
-"""Strict JSON schemas for kubeconform without a download: Kubernetes' own, of our resources, and of the Prometheus operator's.
+"""Strict JSON schemas for kubeconform without a download: of Kubernetes, our resources and the Prometheus operator.
 
-Kubernetes' come in the package `kubernetes-validate`; ours are made from crds/. Nothing that they do not name is accepted.
+Those of Kubernetes come in the package `kubernetes-validate`; ours are made from crds/. No unknown field passes.
 """
 
 import importlib.util
@@ -82,7 +82,11 @@ def write_schemas(folder: Path) -> None:
         _write_custom(folder, yaml.safe_load(crd.read_text(encoding="utf-8")))
     metadata = {"$ref": f"{here}#/$defs/io.k8s.apimachinery.pkg.apis.meta.v1.ObjectMeta"}
     for kind, spec in MONITORING.items():
-        known = {"apiVersion": {"enum": ["monitoring.coreos.com/v1"]}, "kind": {"enum": [kind]}, "metadata": metadata}
+        known: dict[str, Schema] = {
+            "apiVersion": {"enum": ["monitoring.coreos.com/v1"]},
+            "kind": {"enum": [kind]},
+            "metadata": metadata,
+        }
         schema = _closed("apiVersion", "kind", "metadata", "spec", spec=spec, **known)
         (folder / f"{kind.lower()}-monitoring-v1.json").write_text(json.dumps(schema), encoding="utf-8")
 

@@ -17,7 +17,7 @@ def require_bound(binding: dict[str, Any], role: dict[str, Any], account: str = 
 def test_the_whole_cluster(helm: Helm) -> None:
     objects = helm.template()
     role = one(objects, "ClusterRole")
-    assert role["rules"] == rbac.RULES + rbac.CLUSTER_RULES
+    assert role["rules"] == rbac.RULES
     require_bound(one(objects, "ClusterRoleBinding"), role)
     own = one(objects, "Role")
     assert own["metadata"]["namespace"] == NAMESPACE

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from dragon_core.errors import EngineError
 from dragon_runtime.answer_schema import BothSides
 from edge_daemon.answers import Readiness
 from tests.chart.helm import CHART
@@ -123,10 +124,10 @@ async def test_an_answer_of_one_side_fails(
 
 
 async def test_an_answer_that_breaks_off_fails(folder: Path, api: ServedApi, answers: ScriptedAnswers) -> None:
-    answers.script = [token(b"Hel"), RuntimeError("the engine died")]
+    answers.script = [token(b"Hel"), EngineError("the engine died")]
     code, output = await ask(folder, api)
     assert code == 1
-    assert "FAILED: question: the answer broke off" in output
+    assert "FAILED: question: the answer broke off: the engine died" in output
 
 
 async def test_a_device_without_its_cloud_fails_with_the_reason(

@@ -26,9 +26,9 @@ class NotYetError(Exception):
 
 def call(path: str, body: bytes | None = None, content_type: str = "application/json") -> Any:
     """The JSON that the device answers with."""
-    request = urllib.request.Request(URL + path, data=body, headers={"Content-Type": content_type})
+    request = urllib.request.Request(URL + path, data=body, headers={"Content-Type": content_type})  # noqa: S310 - ours
     try:
-        with urllib.request.urlopen(request, timeout=120) as reply:
+        with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310 - ours
             return json.load(reply)
     except urllib.error.HTTPError as error:
         raise NotYetError(f"{path}: {error.code} {error.read().decode(errors='replace')}") from error
@@ -53,8 +53,12 @@ def require_ready() -> None:
 
 def add_note() -> None:
     """Give the device a document of its own, and wait until it can be found."""
-    head = b'--note\r\nContent-Disposition: form-data; name="file"; filename="note.txt"\r\nContent-Type: text/plain\r\n\r\n'
-    document = call("/v1/documents", head + NOTE + b"\r\n--note--\r\n", "multipart/form-data; boundary=note")
+    head = b'--note\r\nContent-Disposition: form-data; name="file"; filename="note.txt"\r\n'
+    document = call(
+        "/v1/documents",
+        head + b"Content-Type: text/plain\r\n\r\n" + NOTE + b"\r\n--note--\r\n",
+        "multipart/form-data; boundary=note",
+    )
     if document["state"] != "done":
         raise NotYetError(f"the note is {document['state']}: {document['error']}")
 
@@ -68,11 +72,11 @@ def ask() -> dict[str, Any]:
         "max_tokens": 32,
         "stream": True,
     }
-    request = urllib.request.Request(
+    request = urllib.request.Request(  # noqa: S310 - ours
         f"{URL}/v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=300) as reply:
+        with urllib.request.urlopen(request, timeout=300) as reply:  # noqa: S310 - ours
             for line in reply:
                 data = line.decode().removeprefix("data:").strip()
                 if not data or data == "[DONE]":

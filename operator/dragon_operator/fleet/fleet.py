@@ -21,6 +21,7 @@ from dragon_operator.fleet.security_plan import close_join, plan_security, retai
 from dragon_operator.fleet.values import DesiredDevice, DeviceReport, FleetSummary, SyncResult
 from dragon_runtime.mqtt_connection import MqttConnection
 from dragon_runtime.settings.groups import BrokerSettings
+from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -76,9 +77,7 @@ class Fleet:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await end_tasks(self._tasks)
         await self._connection.__aexit__(*error)
 
     @property
