@@ -3,7 +3,7 @@ BIN := .venv/bin
 # Where the cloud of the demo has its models: llama, in its own process, or triton, on a real Triton server.
 ENGINE ?= llama
 
-.PHONY: help setup demo test check bench
+.PHONY: help setup demo test check bench images cluster
 .DEFAULT_GOAL := help
 
 help: ## List the targets
@@ -26,6 +26,9 @@ check: setup ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/mypy triton_models/embedder
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -q -m "not slow" tests/unit
+
+images: setup ## Build the container images with docker or buildah
+	@scripts/images
 
 bench: setup ## Measure what the documentation states (an hour, on a machine with nothing else to do)
 	$(BIN)/python -m bench.core

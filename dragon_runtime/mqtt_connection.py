@@ -170,8 +170,7 @@ class MqttConnection:
                 self._handle(str(message.topic), payload if isinstance(payload, bytes) else b"")
         finally:
             self._client = None
-            writing.cancel()
-            await asyncio.gather(writing, return_exceptions=True)
+            await end_tasks([writing])
             self._tell(is_connected=False)
 
     async def _write(self, client: aiomqtt.Client) -> None:

@@ -3,13 +3,14 @@
 import statistics
 from collections import deque
 
-from dragon_core.fleet import LinkReport
+from dragon_core.fleet import LinkReport, Side
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
 from dragon_runtime.cloud_probe import CloudProbe
 from dragon_runtime.settings import PlacementChoice
 
 NUM_RECENT = 20
+_SIDES: dict[Peer, Side] = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
 
 
 class Traffic:
@@ -35,7 +36,7 @@ class Traffic:
 
     def report(self, *, session: str, sequence: int, pinned: PlacementChoice) -> LinkReport:
         """The figures now."""
-        placement = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}.get(self._placement) if self._placement else None
+        placement: Side | None = None if self._placement is None else _SIDES[self._placement]
         reason = "" if placement is None else "Measured" if pinned is PlacementChoice.AUTO else "Pinned"
         if not self._probe.is_answered:
             placement, reason = "edge", "CloudUnreachable"
@@ -45,7 +46,7 @@ class Traffic:
             rtt_seconds=self._probe.rtt_seconds if self._probe.is_answered else None,
             jitter_seconds=self._probe.jitter_seconds,
             loss=self._probe.loss,
-            placement="edge" if placement == "edge" else "cloud" if placement == "cloud" else None,
+            placement=placement,
             placement_reason=reason,
             hit_rate=statistics.fmean(self._hit_rates) if self._hit_rates else None,
             answers=self._num_answers,

@@ -140,7 +140,9 @@ def known_join_token(secret: Object | None, device: Device) -> JoinToken | None:
     if secret is None:
         return None
     annotations = secret["metadata"].get("annotations") or {}
-    if annotations.get(GENERATION) != str(device.spec.join_token_generation):
+    owners = {owner["uid"] for owner in secret["metadata"].get("ownerReferences") or []}
+    # A device that was deleted and made anew has the name of the former, whose Secret may still be there.
+    if annotations.get(GENERATION) != str(device.spec.join_token_generation) or device.uid not in owners:
         return None
     try:
         return JoinToken.decode(base64.b64decode(secret["data"]["token"]).decode())

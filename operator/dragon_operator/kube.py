@@ -174,12 +174,16 @@ async def connected(kubeconfig: str | None = None) -> AsyncGenerator[Kube, None]
 
     Raises:
         KubeError: it does not answer.
+        SettingsError: nothing says where it is.
     """
     configuration = client.Configuration()
     try:
         config.load_incluster_config(client_configuration=configuration)
     except config.ConfigException:
-        await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        try:
+            await config.load_kube_config(config_file=kubeconfig, client_configuration=configuration)
+        except config.ConfigException as error:
+            raise SettingsError(f"no cluster: not in a pod, and no usable kubeconfig (KUBECONFIG): {error}") from error
     async with client.ApiClient(configuration) as api:
         try:
             yield Kube(api, await dynamic.DynamicClient(api))

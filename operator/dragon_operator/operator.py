@@ -5,6 +5,7 @@ import datetime as dt
 import logging
 import time
 from contextlib import AsyncExitStack
+from typing import Any, cast
 
 import kopf
 
@@ -77,6 +78,8 @@ class Operator:
                 settings=make_settings(),
                 clusterwide=not self._settings.namespaces,
                 namespaces=self._settings.namespaces,
+                # By itself it would ask for the name of a user who has none in a container.
+                identity=cast("Any", names.FIELD_MANAGER),
                 standalone=True,
                 stop_flag=stopped,
             )

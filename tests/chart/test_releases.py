@@ -71,6 +71,14 @@ def test_install_says_what_to_do_next(control_plane: ControlPlane, release: Helm
     assert has_example(control_plane)
 
 
+@pytest.mark.parametrize("path", [*sorted((ROOT / "examples").iterdir()), ROOT / "packaging" / "edge-daemonset.yaml"])
+def test_examples_are_accepted(control_plane: ControlPlane, release: Helm, path: Path) -> None:
+    install(release)
+    for wanted in yaml.safe_load_all(path.read_text()):
+        (made,) = control_plane.apply(wanted, namespace=wanted["metadata"].get("namespace", "default"))
+        assert made["kind"] == wanted["kind"]
+
+
 def test_everything_is_accepted(control_plane: ControlPlane, release: Helm) -> None:
     for name in ("one", "two"):
         control_plane.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})

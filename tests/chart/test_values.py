@@ -1,16 +1,22 @@
 """The schema of the values: closed, with a reason for what it refuses."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import yaml
 
-from scripts.write_chart import read_schema
 from tests.chart.helm import CHART, EVERYTHING, Helm
 
 MAPS = {"global", "nodeAffinity", "podAffinity", "podAntiAffinity"}
 """Objects that are Helm's or Kubernetes' own."""
+
+
+def read_schema() -> dict[str, Any]:
+    """The schema of the values."""
+    schema: dict[str, Any] = json.loads((CHART / "values.schema.json").read_text())
+    return schema
 
 
 def groups_below(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any]]]:

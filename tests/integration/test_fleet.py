@@ -535,8 +535,8 @@ async def test_clients_of_others_are_left_alone(office: Office, broker: FleetBro
         await fleet._security.run([{"command": "createClient", "username": "metrics", "password": "long enough"}])
         device, _ = office.wanted("metrics")
         other, _ = office.wanted("d1")
-        result = await fleet.sync([device, other])
-        assert set(result.problems) == {"metrics"}
+        result = await fleet.sync([device, other, DesiredDevice(name="operator"), DesiredDevice(name="join-d1")])
+        assert set(result.problems) == {"metrics", "operator", "join-d1"}
         state = await fleet._security.state()
         assert state.clients["metrics"].roles == frozenset()
         assert "d1" in state.clients

@@ -70,8 +70,8 @@ class NodeCluster:
         self.down()
         if network.exists():
             raise RuntimeError(
-                f"a cluster whose state is not in {self.files.folder} runs here; take it down with the same DRAGON_CACHE "
-                f"as it was started with, or end what `ip netns pids {NETWORK_NAMESPACE}` lists and delete the network "
+                f"a cluster whose state is not in {self.files.folder} runs here; take it down with the DRAGON_CACHE it "
+                f"was started with, or end what `ip netns pids {NETWORK_NAMESPACE}` lists and delete the network "
                 f"namespaces {NETWORK_NAMESPACE} and {DEVICE_NAMESPACE}"
             )
         try:

@@ -11,6 +11,7 @@ from dragon_core.topics import FleetTopic, Topics
 from dragon_operator.fleet.enrolment import Enrolment
 from dragon_operator.fleet.values import DesiredDevice
 from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -43,9 +44,11 @@ class EnrolmentDesk:
 
     async def serve(self) -> None:
         """Answer until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            for queue in self._queues:
-                tasks.create_task(self._work(queue), name="fleet enrolment worker")
+        workers = [asyncio.create_task(self._work(queue), name="fleet enrolment worker") for queue in self._queues]
+        try:
+            await asyncio.gather(*workers)
+        finally:
+            await end_tasks(workers)
 
     def _on_join(self, topic: str, payload: bytes) -> None:
         try:

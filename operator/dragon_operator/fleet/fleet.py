@@ -64,8 +64,9 @@ class Fleet:
 
     async def __aenter__(self) -> Self:
         await self._security.start()
-        await self._inbox.start(self._connection)
+        # Answers that the broker kept come first: what devices report then tells which of them are used.
         await self._desk.start()
+        await self._inbox.start(self._connection)
         self._inbox.on_reported(self._on_reported)
         self._table.pause(asyncio.get_running_loop().time())
         self._connection.on_change(self._on_change)
@@ -74,6 +75,8 @@ class Fleet:
             asyncio.create_task(self._sync_after_reconnects(), name="fleet sync"),
             asyncio.create_task(self._desk.serve(), name="fleet enrolment"),
         }
+        for task in self._tasks:
+            task.add_done_callback(_log_failure)
         return self
 
     async def __aexit__(self, *error: object) -> None:
@@ -95,19 +98,24 @@ class Fleet:
         Without a connection the list is kept and brought about as soon as there is one.
 
         Raises:
-            OurError: a name that no device can have, or the broker refuses. RetryableError: it cannot be reached now.
+            OurError: a device stands twice, or the broker refuses. RetryableError: it cannot be reached now.
         """
+        wanted: dict[str, DesiredDevice] = {}
+        problems: dict[str, str] = {}
         for device in devices:
-            require_device_name(device.name)
-        wanted = {device.name: device for device in devices}
-        if len(wanted) != len(devices):
+            try:
+                wanted[require_device_name(device.name)] = device
+            except OurError as error:
+                problems[device.name] = str(error)
+        if len(wanted) + len(problems) != len(devices):
             raise OurError("a device stands twice in the list of the fleet")
         self._wanted = MappingProxyType(wanted)
         now = asyncio.get_running_loop().time()
         self._table.track(wanted.keys(), now)
         self._inbox.keep(wanted.keys())
         async with self._sync_lock:
-            return await self._bring_about()
+            result = await self._bring_about()
+        return SyncResult(num_changes=result.num_changes, problems={**result.problems, **problems})
 
     async def reports(self) -> AsyncIterator[DeviceReport]:
         """Devices about which something changed, each as a whole, no faster than the rate given. For one reader."""
@@ -248,6 +256,12 @@ class Fleet:
             if now - self._told_link.setdefault(device, now) >= self._refresh_seconds:
                 self._told_link[device] = now
                 self._table.touch(device)
+
+
+def _log_failure(task: "asyncio.Task[None]") -> None:
+    """A task that should never end by itself did: a defect that must be seen."""
+    if not task.cancelled() and task.exception() is not None:
+        logger.critical("%s failed and is not running any more", task.get_name(), exc_info=task.exception())
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -10,6 +10,8 @@ from dragon_runtime.mosquitto_cluster import cluster_configuration, initial_secu
 
 CONFIGURATION_FILE = "mosquitto.conf"
 SECURITY_FILE = "dynamic-security.json"
+PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
+"""In the image, on every processor."""
 
 
 def broker_objects(deployment: Deployment) -> list[Object]:
@@ -29,7 +31,7 @@ def server_hosts(deployment: Deployment) -> list[str]:
 
 
 def _files(deployment: Deployment) -> dict[str, str]:
-    configuration = cluster_configuration(crl_file=f"{names.CRL_FOLDER}/crl.pem")
+    configuration = cluster_configuration(plugin=PLUGIN, crl_file=f"{names.CRL_FOLDER}/crl.pem")
     topics = Topics(deployment.namespace, deployment.name)
     return {CONFIGURATION_FILE: configuration, SECURITY_FILE: initial_security(topics)}
 

@@ -33,6 +33,8 @@ def _stateful_set(deployment: Deployment, managed: ManagedMilvus) -> Object:
             {"name": "ETCD_DATA_DIR", "value": f"{MILVUS_FOLDER}/etcd"},
             {"name": "COMMON_STORAGETYPE", "value": "local"},
             {"name": "COMMON_SECURITY_AUTHORIZATIONENABLED", "value": "true"},
+            # Its HTTP API asks for no password.
+            {"name": "PROXY_HTTP_ENABLED", "value": "false"},
             {
                 "name": "COMMON_SECURITY_DEFAULTROOTPASSWORD",
                 "valueFrom": {"secretKeyRef": {"name": deployment.child("milvus"), "key": "password"}},

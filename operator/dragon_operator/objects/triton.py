@@ -138,6 +138,8 @@ def _server(deployment: Deployment) -> Object:
             "--load-model=causal_lm",
             "--load-model=embedder",
             "--http-address=127.0.0.1",
+            # It follows that of HTTP else.
+            "--metrics-address=0.0.0.0",
             f"--grpc-port={names.TRITON_PORT}",
             f"--metrics-port={names.TRITON_METRICS_PORT}",
             "--grpc-use-ssl=true",

@@ -1,0 +1,183 @@
+"""The chart and a deployment in a cluster, and a device outside of it, with the commands a person would type."""
+
+import base64
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from dragon_runtime.mosquitto import free_port
+from tests.kubernetes_cluster.node_layout import DEVICE_NAMESPACE, NODE_ADDRESS
+from tests.kubernetes_cluster.tools import tools
+from tests.waiting import wait_until
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMESPACE = "support"
+BROKER_PORT, ENROLMENT_PORT = 31883, 31884
+RTT_MS = 40
+READY_SECONDS = 900
+
+
+class Cluster:
+    """A cluster that a kubeconfig leads to."""
+
+    def __init__(self, kubeconfig: Path) -> None:
+        folders = [str(tools("chart")), os.environ.get("PATH", "")]
+        self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": os.pathsep.join(folders)}
+
+    def run(self, *command: str, content: str | None = None, seconds: float = 120) -> str:
+        """What a command prints; it must succeed."""
+        done = subprocess.run(
+            command, env=self._environment, input=content, capture_output=True, text=True, timeout=seconds, check=False
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stdout}{done.stderr}"
+        return done.stdout
+
+    def kubectl(self, *arguments: str, content: str | None = None, seconds: float = 120) -> str:
+        """`kubectl` in the deployment's namespace."""
+        return self.run("kubectl", "--namespace", NAMESPACE, *arguments, content=content, seconds=seconds)
+
+    def get(self, *arguments: str) -> dict[str, Any]:
+        """An object."""
+        return dict(json.loads(self.kubectl("get", *arguments, "--output=json")))
+
+    def apply(self, *objects: dict[str, Any]) -> None:
+        """Have these objects."""
+        self.kubectl("apply", "--filename=-", content=yaml.safe_dump_all(objects))
+
+    def wait_ready(self, *, seconds: float = READY_SECONDS) -> None:
+        """As the documentation says."""
+        limit = f"--timeout={seconds:.0f}s"
+        self.kubectl("wait", "--for=condition=Ready", "dd/helpdesk", limit, seconds=seconds + 10)
+
+    def install(self) -> None:
+        """The chart, as for a machine without a GPU."""
+        chart = ROOT / "charts" / "dragon"
+        values = [f"--values={chart / name}" for name in ("values-cpu.yaml", "values-kind.yaml")]
+        own = ["--namespace=dragon-system", "--create-namespace", f"--set=test.namespace={NAMESPACE}", "--timeout=5m"]
+        self.run("helm", "upgrade", "--install", "dragon", str(chart), *values, *own, "--wait", seconds=320)
+
+    def deploy(self) -> None:
+        """The examples, with a broker that a device outside can reach."""
+        namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}
+        self.run("kubectl", "apply", "--filename=-", content=yaml.safe_dump(namespace))
+        self.kubectl("apply", f"--filename={ROOT / 'examples' / 'model-volume.yaml'}")
+        deployment = yaml.safe_load((ROOT / "examples" / "deployment-cpu.yaml").read_text())
+        service = {"type": "NodePort", "nodePort": BROKER_PORT, "enrolmentNodePort": ENROLMENT_PORT}
+        deployment["spec"]["broker"]["managed"] |= {"hosts": ["localhost", NODE_ADDRESS], "service": service}
+        deployment["spec"]["devices"] = {"heartbeatSeconds": 2}
+        self.apply(deployment)
+
+    def pod(self, component: str) -> str:
+        """Name of the ready pod of a component."""
+        label = f"--selector=app.kubernetes.io/component={component}"
+        pods = self.get("pods", label)["items"]
+        ready = [
+            pod["metadata"]["name"]
+            for pod in pods
+            if "deletionTimestamp" not in pod["metadata"]
+            and any(c["type"] == "Ready" and c["status"] == "True" for c in pod["status"].get("conditions", []))
+        ]
+        assert ready, [pod["status"] for pod in pods]
+        return str(ready[0])
+
+    def condition(self, resource: str, kind: str) -> tuple[str | None, str | None]:
+        """(status, reason) of a condition."""
+        conditions = self.get(resource).get("status", {}).get("conditions", [])
+        found = next((c for c in conditions if c["type"] == kind), {})
+        return found.get("status"), found.get("reason")
+
+    def wait_condition(self, resource: str, kind: str, status: str, *, seconds: float = 120) -> None:
+        """Wait for a condition."""
+        wait_until(lambda: self.condition(resource, kind)[0] == status, f"{resource} {kind} {status}", seconds=seconds)
+
+    def join_token(self, device: str) -> str:
+        """The join token of a device, once it can be used."""
+        wait_until(lambda: self.condition(f"ed/{device}", "Enrolled")[1] == "TokenWaiting", "a token", seconds=120)
+        return base64.b64decode(self.get(f"secret/{device}-join")["data"]["token"]).decode()
+
+
+class OutsideDevice:
+    """A device in the second network, behind a slow link."""
+
+    def __init__(self, folder: Path) -> None:
+        self.data_folder = folder / "data"
+        self.log_file = folder / "device.log"
+        self._folder = folder
+        self.port = free_port()
+        self._processes: list[subprocess.Popen[bytes]] = []
+
+    def command(self, *arguments: str) -> list[str]:
+        """A command of ours in the device's network."""
+        return ["nsenter", f"--net=/var/run/netns/{DEVICE_NAMESPACE}", sys.executable, "-m", *arguments]
+
+    @contextlib.contextmanager
+    def linked(self) -> Iterator[None]:
+        """The slow link to the node, inside the scope."""
+        for port in (BROKER_PORT, ENROLMENT_PORT):
+            listen, target = f"--listen=127.0.0.1:{port}", f"--target={NODE_ADDRESS}:{port}"
+            self._start("link_emulator.main", listen, target, f"--rtt-ms={RTT_MS}", log=self._folder / "link.log")
+        time.sleep(1)
+        try:
+            yield
+        finally:
+            for process in reversed(self._processes):
+                process.terminate()
+            for process in self._processes:
+                process.wait(timeout=30)
+            self._processes.clear()
+
+    def join(self, token: str) -> None:
+        """Enrol."""
+        command = self.command("edge_daemon.main", "join", token, f"--data-folder={self.data_folder}")
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    def run(self) -> None:
+        """Start the daemon; returns when it answers."""
+        settings = [f"--data-folder={self.data_folder}", f"--port={self.port}"]
+        self._start("edge_daemon.main", "run", *settings, log=self.log_file)
+        wait_until(lambda: self.get("/readyz") is not None, "the daemon answers", seconds=120)
+
+    def get(self, path: str) -> str | None:
+        """What the daemon's API answers; None when it does not."""
+        return self._curl(path)
+
+    def ask(self, question: str, **more: Any) -> dict[str, Any]:
+        """An answer of the OpenAI-style API, with what it tells of itself."""
+        body = {
+            "model": "any",
+            "messages": [{"role": "user", "content": question}],
+            "max_tokens": 24,
+            "seed": 1,
+            **more,
+        }
+        answer = self._curl("/v1/chat/completions", "--json", json.dumps(body), seconds=300)
+        assert answer is not None, self.log_file.read_text()[-3000:]
+        return dict(json.loads(answer))
+
+    def add_document(self, name: str, text: str) -> None:
+        """A private document."""
+        path = self._folder / name
+        path.write_text(text)
+        assert self._curl("/v1/documents", "--form", f"file=@{path};type=text/markdown") is not None
+        wait_until(lambda: '"done"' in (self.get("/v1/documents") or ""), "it can be found", seconds=60)
+
+    def _curl(self, path: str, *request: str, seconds: float = 30) -> str | None:
+        command = ["curl", "--silent", "--fail-with-body", "--max-time", f"{seconds:.0f}", *request]
+        prefix = ["nsenter", f"--net=/var/run/netns/{DEVICE_NAMESPACE}"]
+        done = subprocess.run(
+            [*prefix, *command, f"http://127.0.0.1:{self.port}{path}"], capture_output=True, text=True, check=False
+        )
+        return done.stdout if done.returncode == 0 else None
+
+    def _start(self, *arguments: str, log: Path) -> None:
+        with log.open("ab") as output:
+            self._processes.append(subprocess.Popen(self.command(*arguments), stdout=output, stderr=output))
