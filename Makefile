@@ -3,11 +3,11 @@ BIN := .venv/bin
 # Where the cloud of the demo has its models: llama, in its own process, or triton, on a real Triton server.
 ENGINE ?= llama
 
-.PHONY: help setup demo test check bench images cluster
+.PHONY: help setup demo test check bench images cluster cluster-down cluster-test
 .DEFAULT_GOAL := help
 
 help: ## List the targets
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 18
 
 setup: ## Install what the other targets need (into .venv; builds are kept in the user's cache)
 	@scripts/setup
@@ -29,6 +29,15 @@ check: setup ## Format, lint, types, import contracts and the fast tests
 
 images: setup ## Build the container images with docker or buildah
 	@scripts/images
+
+cluster: setup ## Leave a Kubernetes with one node here, with the example deployment Ready (as root; half an hour the first time)
+	@scripts/deploy_cluster
+
+cluster-down: ## Remove that Kubernetes and every trace of it
+	@scripts/cluster down
+
+cluster-test: cluster ## Test the whole product in it: a device outside, killed pods, a model change, removal
+	@scripts/cluster exec -- $(BIN)/python -m pytest -q tests/cluster
 
 bench: setup ## Measure what the documentation states (an hour, on a machine with nothing else to do)
 	$(BIN)/python -m bench.core

@@ -62,6 +62,16 @@ def missing_for_control_plane() -> list[str]:
     return missing_modules("kubernetes", "kopf") + refusal(*KUBERNETES_TOOLS, "--check", "control-plane")
 
 
+def missing_for_chart() -> list[str]:
+    """What the tests of the chart lack."""
+    missing = missing_modules("kubernetes", "kubernetes_validate")
+    return (
+        missing
+        + refusal(*KUBERNETES_TOOLS, "--check", "control-plane")
+        + refusal(*KUBERNETES_TOOLS, "--check", "chart")
+    )
+
+
 def missing_for_cluster() -> list[str]:
     """What the tests against a real Kubernetes with a node lack."""
     missing = missing_modules("kubernetes")
@@ -100,6 +110,7 @@ TIERS = [
     Tier("integration", "tests/integration", missing_for_integration),
     Tier("triton", "tests/triton", missing_for_triton),
     Tier("control_plane", "tests/control_plane", missing_for_control_plane, (*KUBERNETES_TOOLS, "control-plane")),
+    Tier("chart", "tests/chart", missing_for_chart, (*KUBERNETES_TOOLS, "chart")),
 ]
 if os.environ.get("DRAGON_E2E_KUBECONFIG"):
     TIERS.append(Tier("cluster", "tests/cluster", missing_for_cluster))

@@ -28,8 +28,8 @@ INTRODUCTION = """\
 # Settings
 
 Both ends and the operator read their settings at start, each from four places: flags win over environment variables,
-which win over the YAML file (`--settings`, or the variable `DRAGON_CONFIG`), which wins over defaults. Dots in a key are
-nesting in the file: `broker.host` is `host` below `broker`. Lists are `[a, b]` in the file and `a,b` in a variable.
+which win over the YAML file (`--settings`, or the variable `DRAGON_CONFIG`), which wins over defaults. Dots in a key
+are nesting in the file: `broker.host` is `host` below `broker`. Lists are `[a, b]` in the file and `a,b` in a variable.
 
 An unknown key, an unknown variable that starts with `DRAGON_`, or a bad value stops the start with the full path of
 the key. Secrets are read from files or kept out of logs. `weighting`, `max_published_tokens`, `nucleus` and `embedding`

@@ -11,7 +11,7 @@ from dragon_core.join_token import JoinToken
 from dragon_operator import names
 from dragon_operator.conditions import from_time, to_time
 from dragon_operator.deployment import Deployment, Object
-from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceState
+from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
 from dragon_operator.objects.cloud_peer import setting_value
 from dragon_operator.spec import DeviceConfiguration, DeviceSpec, parse_device
 
@@ -233,7 +233,8 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
     }
     conditions = []
     if report.presence is not PresenceState.UNKNOWN:
-        message = words[report.presence]
+        is_new = report.reason == PresenceReason.NEVER_SEEN
+        message = "it has not been here yet: `dragon-edge run` on the device" if is_new else words[report.presence]
         conditions.append(_condition(device, DeviceCondition.READY, is_ready, report.reason, message, now=now))
     if report.last_seen is not None:
         status["lastSeen"] = to_time(report.last_seen)

@@ -6,7 +6,7 @@ import datetime as dt
 import logging
 import secrets as random
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from functools import partial
@@ -172,16 +172,19 @@ class DeviceKeeper:
             self._revoked[key] = revoked
             self._look_later(key)
         now = self._clock()
-        problem: DragonError | None = None
+        failure: DragonError | None = None
+        problems: Mapping[str, str] = {}
         try:
-            await known.fleet.sync([_desired(known, device, tokens[device.name], now) for device in devices])
+            desired = [_desired(known, device, tokens[device.name], now) for device in devices]
+            problems = (await known.fleet.sync(desired)).problems
         except DragonError as error:
-            problem = error
+            failure = error
+            problems = {device.name: str(error) for device in devices}
         for device in devices:
-            said = None if problem is None else str(problem)
+            said = problems.get(device.name)
             await self._write(device, enrolment_status(device, tokens[device.name], now, problem=said))
-        if problem is not None:
-            raise problem
+        if failure is not None:
+            raise failure
 
     async def _devices(self, key: Key) -> list[Device]:
         found = []
@@ -195,14 +198,16 @@ class DeviceKeeper:
         return found
 
     async def _token(self, known: Open, device: Device) -> JoinToken | None:
-        """The join token of a device, made when there is none; a used one is taken away."""
-        if device.spec.revoked or device.is_token_used:
+        """The join token of a device, made when there is none; taken away once its certificate is in use."""
+        report = known.fleet.report(device.name)
+        is_joined = device.is_token_used and report is not None and report.is_joined
+        if device.spec.revoked or is_joined:
             if device.status.get("joinToken"):
                 await self._kube.delete("Secret", names.join_secret(device.name), device.namespace)
             return None
         secret = await self._kube.get("Secret", names.join_secret(device.name), device.namespace)
         token = known_join_token(secret, device)
-        if token is None:
+        if token is None and not device.is_token_used:
             ca = known.credentials.broker_authority.certificate.decode()
             value = random.token_urlsafe(SECRET_BYTES)
             token = join_token(known.deployment, device, ca=ca, secret=value, now=self._clock())

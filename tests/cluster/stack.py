@@ -25,6 +25,10 @@ RTT_MS = 40
 READY_SECONDS = 900
 
 
+_PLAIN = {name: value for name, value in os.environ.items() if not name.startswith("DRAGON_")}
+"""A device knows nothing of the cluster's tests."""
+
+
 class Cluster:
     """A cluster that a kubeconfig leads to."""
 
@@ -91,7 +95,7 @@ class Cluster:
     def condition(self, resource: str, kind: str) -> tuple[str | None, str | None]:
         """(status, reason) of a condition."""
         conditions = self.get(resource).get("status", {}).get("conditions", [])
-        found = next((c for c in conditions if c["type"] == kind), {})
+        found: dict[str, Any] = next((c for c in conditions if c["type"] == kind), {})
         return found.get("status"), found.get("reason")
 
     def wait_condition(self, resource: str, kind: str, status: str, *, seconds: float = 120) -> None:
@@ -137,7 +141,7 @@ class OutsideDevice:
     def join(self, token: str) -> None:
         """Enrol."""
         command = self.command("edge_daemon.main", "join", token, f"--data-folder={self.data_folder}")
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+        done = subprocess.run(command, env=_PLAIN, capture_output=True, text=True, timeout=120, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
 
     def run(self) -> None:
@@ -152,8 +156,9 @@ class OutsideDevice:
 
     def ask(self, question: str, **more: Any) -> dict[str, Any]:
         """An answer of the OpenAI-style API, with what it tells of itself."""
+        model = json.loads(self.get("/v1/models") or "{}")["data"][0]["id"]
         body = {
-            "model": "any",
+            "model": model,
             "messages": [{"role": "user", "content": question}],
             "max_tokens": 24,
             "seed": 1,
@@ -180,4 +185,4 @@ class OutsideDevice:
 
     def _start(self, *arguments: str, log: Path) -> None:
         with log.open("ab") as output:
-            self._processes.append(subprocess.Popen(self.command(*arguments), stdout=output, stderr=output))
+            self._processes.append(subprocess.Popen(self.command(*arguments), env=_PLAIN, stdout=output, stderr=output))

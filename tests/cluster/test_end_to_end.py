@@ -37,6 +37,7 @@ def cluster(kubeconfig: Path, objects: Objects) -> Cluster:
 def device(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutsideDevice]:
     """A device outside that is enrolled and there, with a private document."""
     outside = OutsideDevice(tmp_path_factory.mktemp("device"))
+    cluster.kubectl("delete", "ed/kiosk", "--ignore-not-found")
     cluster.kubectl("apply", f"--filename={ROOT / 'examples' / 'device.yaml'}")
     token = cluster.join_token("kiosk")
     with outside.linked():

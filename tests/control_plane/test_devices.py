@@ -44,7 +44,7 @@ class Office:
     def condition(self, device: str, kind: str) -> tuple[str | None, str | None]:
         """(status, reason)."""
         conditions = (self.device(device).get("status") or {}).get("conditions") or []
-        found = next((c for c in conditions if c["type"] == kind), {})
+        found: dict[str, Any] = next((c for c in conditions if c["type"] == kind), {})
         return found.get("status"), found.get("reason")
 
     async def until(self, is_so: Callable[[], bool], what: str) -> None:
