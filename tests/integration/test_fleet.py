@@ -509,6 +509,9 @@ async def test_a_broker_that_lost_everything_is_told_again(office: Office, broke
             await until(lambda: fleet.is_connected and edge.connection.is_connected, "both are back", seconds=40)
             seen = report_of(fleet).last_seen
             await until(lambda: report_of(fleet).last_seen != seen, "the device is heard again", seconds=40)
+            # What it subscribed to before the broker knew it again was denied without a word.
+            await sync_and_wait(fleet, Configuration(window=6))
+            await until(lambda: edge.applied and edge.applied[-1].window == 6, "the device hears again", seconds=40)
 
 
 async def test_a_device_that_is_wanted_no_more_is_forgotten(

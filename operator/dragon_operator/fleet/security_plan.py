@@ -117,12 +117,13 @@ def _device(state: BrokerState, name: str, topics: Topics) -> list[Command]:
     commands = _role(state, role, both_ways(f"{topics.device(name)}/#"))
     known = state.clients.get(name)
     if known is None:
-        return [*commands, _create(name, role, DEVICE_MARK)]
-    if known.roles != {role}:
+        commands.append(_create(name, role, DEVICE_MARK))
+    elif known.roles != {role}:
         commands.append({"command": "modifyClient", "username": name, "roles": [{"rolename": role}]})
-    if known.is_disabled:
-        commands.append({"command": "enableClient", "username": name})
-    return commands
+    elif not known.is_disabled:
+        return commands
+    # With its certificate it may be connected already; what it subscribed to was denied without a word: it begins anew.
+    return [*commands, *({"command": command, "username": name} for command in ("disableClient", "enableClient"))]
 
 
 def _revoked(state: BrokerState, name: str) -> list[Command]:

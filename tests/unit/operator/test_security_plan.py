@@ -133,6 +133,7 @@ def test_an_expired_token_is_taken_away() -> None:
 def test_revoking_takes_the_role_and_ends_the_connection_each_time() -> None:
     broker = PaperBroker()
     broker.sync(DesiredDevice(name="d1", join=join()))
+    broker.disconnected.clear()
     broker.sync(DesiredDevice(name="d1", join=join(), is_revoked=True))
     assert broker.clients["d1"]["roles"] == set()
     assert DEVICE_ROLE + "d1" not in broker.roles
@@ -142,6 +143,10 @@ def test_revoking_takes_the_role_and_ends_the_connection_each_time() -> None:
     broker.sync(DesiredDevice(name="d1"))
     assert broker.clients["d1"]["roles"] == {DEVICE_ROLE + "d1"}
     assert not broker.clients["d1"]["disabled"]
+    # What it subscribed to while it was revoked was denied: it must connect anew.
+    assert broker.disconnected.count("d1") == 3
+    broker.sync(DesiredDevice(name="d1"))
+    assert broker.disconnected.count("d1") == 3
 
 
 def test_clients_of_others_are_never_touched() -> None:
