@@ -117,7 +117,7 @@ class Opening:
 
     async def _wait_for(self, part: str, what: str, open_it: Callable[[], Awaitable[Opened]]) -> Opened | None:
         loop = asyncio.get_running_loop()
-        problem = "it does not answer"
+        problem = told = "it does not answer"
         while not self._stopped.is_set():
             try:
                 async with asyncio.timeout_at(self._given_up_at):
@@ -126,7 +126,9 @@ class Opening:
                 pass
             except DragonError as error:
                 problem = str(error)
-                logger.info("waiting for %s: %s", what, problem)
+                if problem != told:
+                    logger.info("waiting for %s: %s", what, problem)
+                told = problem
                 self._on_waiting(part, f"waiting for {what}: {problem}")
             if self._given_up_at is not None and loop.time() + LOOK_SECONDS > self._given_up_at:
                 raise RetryableError(

@@ -112,6 +112,7 @@ async def run(settings: OperatorSettings, stopped: asyncio.Event) -> None:
     """
     # It tells of every event that a handler has seen.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
+    logging.getLogger("kubernetes.aio").setLevel(logging.INFO)
     async with connected() as kube:
         await kube.require_definitions()
         operator = Operator(kube, settings)
