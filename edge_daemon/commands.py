@@ -33,13 +33,20 @@ def join(
     token: Annotated[str, typer.Argument(help="The join token; `-` reads it from standard input.")],
     settings: Settings = None,
     data_folder: DataFolder = None,
+    broker_host: Annotated[
+        str | None, typer.Option(help="Where this device reaches the broker, when not where the token says.")
+    ] = None,
+    broker_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port, likewise.")] = None,
+    enrolment_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port for enrolment.")] = None,
 ) -> None:
     """Enrol this device: make a key, get a certificate for it, and remember where the broker is."""
     from edge_daemon.fleet.joining import Joining
 
     text = sys.stdin.read() if token == "-" else token  # noqa: S105 - no secret
     folder = _loaded(settings, data_folder, needs_device=False).data_folder
-    joining = Joining(data_folder=folder, say=lambda line: typer.echo(f"  {line}", err=True))
+    given = {"broker_host": broker_host, "broker_port": broker_port, "enrolment_port": enrolment_port}
+    instead = {name: value for name, value in given.items() if value is not None}
+    joining = Joining(data_folder=folder, say=lambda line: typer.echo(f"  {line}", err=True), instead=instead)
     identity = _run(joining.join(text))
     typer.echo(f"enrolled as {identity.membership.device}; start the daemon with `dragon-edge run`")
 

@@ -6,11 +6,12 @@ import datetime as dt
 import secrets
 import ssl
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import aiomqtt
+import msgspec
 
 from dragon_core.errors import DragonError, OurError, PeerError, RetryableError
 from dragon_core.fleet import CertificateRequest, CertificateResponse, Refusal, decode, encode, secret_digest
@@ -35,10 +36,15 @@ class TokenRefusedError(OurError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joining:
-    """One enrolment. `say` is told what happens; `answer_seconds` is how long the operator may take."""
+    """One enrolment. `say` is told what happens; `answer_seconds` is how long the operator may take.
+
+    `instead` is where the broker is for this device, when it is not where the token says: `broker_host`, `broker_port`,
+    `enrolment_port`.
+    """
 
     data_folder: Path
     say: Say
+    instead: Mapping[str, str | int] = field(default_factory=dict)
     answer_seconds: float = 60.0
     clock: Callable[[], float] = time.time
 
@@ -48,7 +54,7 @@ class Joining:
         Raises:
             DragonError: it did not work; says why and what to do. The token can be tried again unless that is said.
         """
-        token = JoinToken.decode(text)
+        token = msgspec.structs.replace(JoinToken.decode(text), **self.instead)
         store = IdentityStore(self.data_folder)
         self._require_free(store, token)
         self._require_time_left(token)

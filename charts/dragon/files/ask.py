@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 TOKEN_FILE = Path(os.environ.get("JOIN_TOKEN_FILE", "/etc/dragon/join/token"))
+BROKER = os.environ.get("BROKER", "helpdesk-broker")
 URL = os.environ.get("DEVICE_URL", "http://127.0.0.1:8642")
 RETRY_SECONDS = float(os.environ.get("RETRY_SECONDS", "5"))
 ATTEMPTS = int(os.environ.get("ATTEMPTS", "60"))
@@ -36,9 +38,19 @@ def call(path: str, body: bytes | None = None, content_type: str = "application/
         raise NotYetError(f"{path}: {error}") from error
 
 
+def inside_the_cluster() -> list[str]:
+    """How the broker is reached from here: the token says how from outside, which need not lead back in."""
+    try:
+        socket.getaddrinfo(BROKER, 8883)
+    except OSError:
+        return []  # the deployment has a broker of somebody else's
+    return [f"--broker-host={BROKER}", "--broker-port=8883", "--enrolment-port=8884"]
+
+
 def join() -> None:
     """Enrol with the token; a new one appears in the file when this was used."""
-    done = subprocess.run(["dragon-edge", "join", "-"], input=TOKEN_FILE.read_bytes(), check=False)
+    command = ["dragon-edge", "join", "-", *inside_the_cluster()]
+    done = subprocess.run(command, input=TOKEN_FILE.read_bytes(), check=False)
     if done.returncode:
         raise NotYetError(f"dragon-edge join ended with {done.returncode}")
 
