@@ -105,7 +105,7 @@ def test_another_model(cluster: Cluster, device: OutsideDevice) -> None:
 
 
 def test_helm_test_asks_a_question(cluster: Cluster) -> None:
-    output = cluster.run("helm", "test", "dragon", "--namespace=dragon-system", "--logs", "--timeout=15m", seconds=920)
+    output = cluster.run("helm", "test", "dragon", "--namespace=dragon-system", "--timeout=15m", seconds=920)
     assert "Succeeded" in output
 
 
