@@ -41,6 +41,7 @@ class MilvusStore:
         self._client, self._embedder, self._stop = client, embedder, stop
         self._consistency = {"consistency_level": "Session"} if is_server else {}
         # Every server has the one, from 2.3 on; the embedded store has the other.
+        self._is_server = is_server
         self._id_index = "Trie" if is_server else "INVERTED"
         # The name tells whose vectors these are: the embedded store keeps no description of a collection.
         label = re.sub(r"[^a-z0-9]+", "_", embedder.name.lower())
@@ -113,7 +114,7 @@ class MilvusStore:
 
     def _prepare(self) -> None:
         """Make the collection, or check that it fits the embedding model."""
-        from pymilvus import DataType, MilvusClient
+        from pymilvus import DataType, MilvusClient, MilvusException
 
         others = [
             name
@@ -137,7 +138,14 @@ class MilvusStore:
             )
             index.add_index("document_id", index_type=self._id_index)
             self._client.create_collection(self._collection, schema=schema, index_params=index)
-        self._client.load_collection(self._collection)
+        try:
+            self._client.load_collection(self._collection)
+        except MilvusException:
+            if not self._is_server:
+                raise
+            # Two ends made the collection at once: it was loaded before it had all of its indexes.
+            self._client.release_collection(self._collection)
+            self._client.load_collection(self._collection)
 
     async def close(self) -> None:
         """Stop the embedded server, or leave the other one."""
