@@ -5,7 +5,7 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cloud_peer.settings import CloudSettings
 from dragon_core.errors import DragonError, RetryableError
@@ -16,6 +16,9 @@ from dragon_runtime.metrics import PeerMetrics
 from dragon_runtime.milvus_store import MilvusStore
 from dragon_runtime.models import resolve_model
 from dragon_runtime.stores import open_store
+
+if TYPE_CHECKING:
+    from dragon_runtime.triton_client import TritonClient
 
 logger = logging.getLogger(__name__)
 
@@ -70,11 +73,9 @@ class Opening:
         """
         if self._settings.triton.address is None:
             return await self._local_embedder()
-        from dragon_runtime.triton_client import TritonClient
         from dragon_runtime.triton_embedder import TritonEmbedder
 
-        client = TritonClient(self._settings.triton)
-        self._stack.push_async_callback(client.close)
+        client = self._triton_client()
         return await self._wait_for("models", f"Triton at {client.address}", lambda: TritonEmbedder.connect(client))
 
     async def store(self, embedder: Embedder) -> MilvusStore | None:
@@ -99,13 +100,18 @@ class Opening:
         self._stack.callback(embedder.close)
         return embedder
 
-    async def _on_triton(self) -> tuple[Engine, Embedder] | None:
+    def _triton_client(self) -> "TritonClient":
         from dragon_runtime.triton_client import TritonClient
-        from dragon_runtime.triton_embedder import TritonEmbedder
-        from dragon_runtime.triton_engine import TritonEngine
 
         client = TritonClient(self._settings.triton)
         self._stack.push_async_callback(client.close)
+        return client
+
+    async def _on_triton(self) -> tuple[Engine, Embedder] | None:
+        from dragon_runtime.triton_embedder import TritonEmbedder
+        from dragon_runtime.triton_engine import TritonEngine
+
+        client = self._triton_client()
 
         async def connect() -> tuple[TritonEngine, TritonEmbedder]:
             return await TritonEngine.connect(client), await TritonEmbedder.connect(client)

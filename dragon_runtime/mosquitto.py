@@ -15,7 +15,6 @@ COMMON = """\
 # Small messages must not wait for the acknowledgement of the one before.
 set_tcp_nodelay true
 max_queued_messages 10000
-persistence false
 log_dest stderr
 log_type error
 log_type warning
@@ -48,7 +47,13 @@ def write_configuration(
     Without it anybody on this machine is let in: for tests.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    lines = [COMMON, f"user {getpass.getuser()}", f"listener {port} 127.0.0.1", "socket_domain ipv4"]
+    lines = [
+        COMMON,
+        "persistence false",
+        f"user {getpass.getuser()}",
+        f"listener {port} 127.0.0.1",
+        "socket_domain ipv4",
+    ]
     if tls is None or topics is None:
         lines.append("allow_anonymous true")
     else:

@@ -8,24 +8,17 @@ import json
 from typing import Any
 
 from dragon_core.topics import Topics
+from dragon_runtime.mosquitto import COMMON
 
-TLS_PORT, ENROLMENT_PORT = 8883, 8884
-TLS_FOLDER, DATA_FOLDER = "/etc/dragon/tls", "/var/lib/dragon"
+BROKER_PORT, ENROLMENT_PORT = 8883, 8884
 SECURITY_FILE = "dynamic-security.json"
-PLUGIN = "/usr/lib/x86_64-linux-gnu/mosquitto_dynamic_security.so"
+PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
+"""In the broker's image, on every processor."""
 OPERATOR, CLOUD_PEER = "operator", "cloud-peer"
 CONTROL_TOPIC = "$CONTROL/dynamic-security/v1"
 
-_COMMON = """\
-# Small messages must not wait for the acknowledgement of the one before.
-set_tcp_nodelay true
-max_queued_messages 10000
+_OWN = """\
 max_packet_size 2097152
-log_dest stderr
-log_type error
-log_type warning
-log_type notice
-connection_messages false
 allow_anonymous false
 persistence true
 autosave_interval 5
@@ -34,12 +27,12 @@ autosave_interval 5
 
 def cluster_configuration(
     *,
-    tls_folder: str = TLS_FOLDER,
-    data_folder: str = DATA_FOLDER,
+    tls_folder: str,
+    data_folder: str,
     plugin: str = PLUGIN,
     crl_file: str | None = None,
     address: str = "",
-    ports: tuple[int, int] = (TLS_PORT, ENROLMENT_PORT),
+    ports: tuple[int, int] = (BROKER_PORT, ENROLMENT_PORT),
 ) -> str:
     """The text of mosquitto.conf. `ports` are for clients with certificates and for enrolment; no `address`: all.
 
@@ -49,7 +42,7 @@ def cluster_configuration(
     revoked = "" if crl_file is None else f"crlfile {crl_file}\n"
     tls_port, enrolment_port = (f"{port} {address}".rstrip() for port in ports)
     return (
-        f"{_COMMON}persistence_location {data_folder}/\n"
+        f"{COMMON}{_OWN}persistence_location {data_folder}/\n"
         f"plugin {plugin}\nplugin_opt_config_file {data_folder}/{SECURITY_FILE}\n\n"
         f"listener {tls_port}\n{server}{revoked}"
         "require_certificate true\nuse_identity_as_username true\ntls_version tlsv1.2\n\n"

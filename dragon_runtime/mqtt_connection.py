@@ -71,7 +71,7 @@ class MqttConnection:
         self._listeners.append(listener)
 
     async def __aenter__(self) -> Self:
-        self._tls_context()  # a bad file stops the start
+        tls_context(self._settings)  # a bad file stops the start
         self._task = asyncio.create_task(self._stay_connected(), name="mqtt")
         return self
 
@@ -213,22 +213,27 @@ class MqttConnection:
             keepalive=KEEPALIVE_SECONDS,
             will=self._will,
             timeout=PUBLISH_SECONDS,
-            tls_context=self._tls_context(),
+            tls_context=tls_context(settings),
             # Without it a small message waits for the acknowledgement of the one before.
             socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
         )
 
-    def _tls_context(self) -> ssl.SSLContext | None:
-        settings = self._settings
-        if settings.ca_file is None:
-            return None
-        try:
-            context = ssl.create_default_context(cafile=str(settings.ca_file))
-            if settings.certificate_file is not None:
-                context.load_cert_chain(str(settings.certificate_file), str(settings.key_file))
-        except (OSError, ssl.SSLError) as error:
-            raise SettingsError(
-                f"broker.ca_file, broker.certificate_file, broker.key_file: cannot be used: {error}"
-            ) from error
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        return context
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """How a broker is trusted, and who we are to it; None without TLS.
+
+    Raises:
+        SettingsError: a file cannot be used.
+    """
+    if settings.ca_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca_file))
+        if settings.certificate_file is not None:
+            context.load_cert_chain(str(settings.certificate_file), str(settings.key_file))
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"broker.ca_file, broker.certificate_file, broker.key_file: cannot be used: {error}"
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

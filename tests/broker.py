@@ -11,6 +11,34 @@ from dragon_runtime.mosquitto import find_mosquitto, free_port, write_configurat
 from dragon_runtime.settings.groups import BrokerSettings
 
 
+async def start_mosquitto(configuration: Path, log_file: Path, *, port: int) -> "subprocess.Popen[bytes]":
+    """Start a broker; returns when it listens on `port` of the loopback."""
+    with log_file.open("ab") as log:
+        process = subprocess.Popen(  # noqa: ASYNC220 - forks at once
+            [find_mosquitto(), "-c", str(configuration)], stderr=log, stdout=log
+        )
+    try:
+        async with asyncio.timeout(10):
+            while not await _listens(port):
+                assert process.poll() is None, log_file.read_text()  # noqa: ASYNC240 - the test ends here
+                await asyncio.sleep(0.01)
+    except BaseException:
+        process.kill()
+        process.wait()
+        raise
+    return process
+
+
+async def _listens(port: int) -> bool:
+    try:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
+        return False
+    writer.close()
+    await writer.wait_closed()
+    return True
+
+
 class Broker:
     """A broker on a loopback port that can be killed and started again."""
 
@@ -32,21 +60,7 @@ class Broker:
         return BrokerSettings(host="127.0.0.1", port=self.port)
 
     async def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - forks at once
-                [find_mosquitto(), "-c", str(self._configuration)], stderr=log, stdout=log
-            )
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                except OSError:
-                    assert self._process.poll() is None, self._log.read_text()
-                    await asyncio.sleep(0.01)
-                else:
-                    writer.close()
-                    await writer.wait_closed()
-                    return
+        self._process = await start_mosquitto(self._configuration, self._log, port=self.port)
 
     def kill(self) -> None:
         if self._process is not None:

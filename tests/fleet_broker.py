@@ -1,6 +1,5 @@
 """A real mosquitto as a cluster has it: two listeners, the dynamic security plugin, a list of revoked certificates."""
 
-import asyncio
 import getpass
 import signal
 import subprocess
@@ -9,9 +8,10 @@ from typing import Self
 
 from dragon_core.topics import Topics
 from dragon_runtime.certificates import CertificateFolder, Identity
-from dragon_runtime.mosquitto import find_mosquitto, free_port
+from dragon_runtime.mosquitto import free_port
 from dragon_runtime.mosquitto_cluster import SECURITY_FILE, cluster_configuration, initial_security
 from dragon_runtime.settings.groups import BrokerSettings
+from tests.broker import start_mosquitto
 
 
 def find_plugin() -> str | None:
@@ -82,21 +82,7 @@ class FleetBroker:
         self._process.send_signal(signal.SIGHUP)
 
     async def start(self) -> None:
-        with self._log.open("ab") as log:
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - forks at once
-                [find_mosquitto(), "-c", str(self._configuration)], stderr=log, stdout=log
-            )
-        async with asyncio.timeout(10):
-            while True:
-                try:
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.enrolment_port)
-                except OSError:
-                    assert self._process.poll() is None, self._log.read_text()
-                    await asyncio.sleep(0.01)
-                else:
-                    writer.close()
-                    await writer.wait_closed()
-                    return
+        self._process = await start_mosquitto(self._configuration, self._log, port=self.enrolment_port)
 
     def stop(self, *, hard: bool = False) -> None:
         if self._process is not None:

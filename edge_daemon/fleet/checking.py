@@ -8,7 +8,6 @@ import json
 import platform
 import re
 import shutil
-import ssl
 import sys
 import time
 from collections.abc import Awaitable, Callable
@@ -21,6 +20,7 @@ import httpx
 from dragon_core.errors import DragonError, OurError, SettingsError
 from dragon_runtime.llama_model import require_gguf
 from dragon_runtime.models import bundled_model, require_digest
+from dragon_runtime.mqtt_connection import tls_context
 from dragon_runtime.settings import BrokerSettings, ModelSettings
 from edge_daemon.fleet.identity import IdentityStore
 from edge_daemon.fleet.live import daemon_version
@@ -165,7 +165,7 @@ def _certificate(settings: EdgeSettings) -> str:
 
 async def _broker(settings: BrokerSettings) -> str:
     where = f"{settings.host}:{settings.port}"
-    if settings.ca_file is None:
+    if (context := tls_context(settings)) is None:
         try:
             async with asyncio.timeout(API_SECONDS):
                 _, writer = await asyncio.open_connection(settings.host, settings.port)
@@ -175,14 +175,6 @@ async def _broker(settings: BrokerSettings) -> str:
         with contextlib.suppress(OSError):
             await writer.wait_closed()
         return f"{where} answers, without TLS"
-    try:
-        context = ssl.create_default_context(cafile=str(settings.ca_file))
-        if settings.certificate_file is not None:
-            context.load_cert_chain(str(settings.certificate_file), str(settings.key_file))
-    except (OSError, ssl.SSLError) as error:
-        raise SettingsError(
-            f"broker.ca_file, broker.certificate_file, broker.key_file: cannot be used: {error}"
-        ) from error
     await require_tls_server(settings.host, settings.port, context)
     return f"{where} answers and is the right one"
 

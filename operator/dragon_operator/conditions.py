@@ -70,23 +70,34 @@ def to_status(
     states: Iterable[State], previous: Iterable[dict[str, Any]], *, generation: int, now: dt.datetime
 ) -> list[dict[str, Any]]:
     """Conditions for a status: the time of a transition stays while a condition's status does."""
-    before = {condition["type"]: condition for condition in previous}
-    made = []
-    for state in states:
-        status = {True: "True", False: "False", None: "Unknown"}[state.is_true]
-        old = before.get(state.type, {})
-        is_same = old.get("status") == status
-        made.append(
-            {
-                "type": state.type.value,
-                "status": status,
-                "reason": state.reason.value,
-                "message": state.message,
-                "observedGeneration": generation,
-                "lastTransitionTime": old["lastTransitionTime"] if is_same else to_time(now),
-            }
-        )
-    return made
+    before = tuple(previous)
+    return [
+        condition(state.type, state.is_true, state.reason, state.message, before, generation=generation, now=now)
+        for state in states
+    ]
+
+
+def condition(
+    kind: str,
+    is_true: bool | None,
+    reason: str,
+    message: str,
+    previous: Iterable[dict[str, Any]],
+    *,
+    generation: int,
+    now: dt.datetime,
+) -> dict[str, Any]:
+    """One condition for a status, which follows those it had."""
+    status = {True: "True", False: "False", None: "Unknown"}[is_true]
+    old = next((found for found in previous if found["type"] == kind), {})
+    return {
+        "type": str(kind),
+        "status": status,
+        "reason": str(reason),
+        "message": message,
+        "observedGeneration": generation,
+        "lastTransitionTime": old["lastTransitionTime"] if old.get("status") == status else to_time(now),
+    }
 
 
 def to_time(when: dt.datetime) -> str:

@@ -21,6 +21,7 @@ from dragon_operator.objects.broker import server_hosts
 from dragon_operator.objects.metadata import metadata
 from dragon_operator.observed import Observed
 from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate
+from dragon_runtime.mosquitto_cluster import CLOUD_PEER, OPERATOR
 
 AUTHORITY_LIFE = dt.timedelta(days=3650)
 CERTIFICATE_LIFE = dt.timedelta(days=825)
@@ -31,8 +32,6 @@ PASSWORD_BYTES = 32
 INNER_AUTHORITY = "inner-ca"
 BROKER_AUTHORITY = "ca"
 OPERATOR_IDENTITY = "operator-tls"
-OPERATOR = "operator"
-CLOUD_PEER = "cloud-peer"
 
 
 @dataclass(frozen=True, slots=True)

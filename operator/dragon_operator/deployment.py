@@ -10,6 +10,7 @@ from dragon_operator import names
 from dragon_operator.names import Component
 from dragon_operator.settings import ImageSettings
 from dragon_operator.spec import DeploymentSpec, parse_deployment
+from dragon_runtime.mosquitto_cluster import BROKER_PORT, ENROLMENT_PORT
 
 Object = dict[str, Any]
 """A Kubernetes object."""
@@ -56,14 +57,7 @@ class Deployment:
     @cached_property
     def owner(self) -> Object:
         """The reference by which what is made goes when the deployment goes."""
-        return {
-            "apiVersion": names.API_VERSION,
-            "kind": names.DEPLOYMENT_KIND,
-            "name": self.name,
-            "uid": self.uid,
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
+        return names.owner(names.DEPLOYMENT_KIND, self.name, self.uid)
 
     @property
     def broker_host(self) -> str:
@@ -77,7 +71,7 @@ class Deployment:
     def inner_broker(self) -> tuple[str, int]:
         """Where the cluster reaches the broker: host and port."""
         external = self.spec.broker.external
-        return (self.host(Component.BROKER), names.BROKER_PORT) if external is None else (external.host, external.port)
+        return (self.host(Component.BROKER), BROKER_PORT) if external is None else (external.host, external.port)
 
     @property
     def outer_ports(self) -> tuple[int, int]:
@@ -86,8 +80,8 @@ class Deployment:
             return self.spec.broker.external.port, self.spec.broker.external.enrolment_port
         service = self.spec.broker.managed.service if self.spec.broker.managed is not None else None
         if service is None:
-            return names.BROKER_PORT, names.ENROLMENT_PORT
-        return service.node_port or names.BROKER_PORT, service.enrolment_node_port or names.ENROLMENT_PORT
+            return BROKER_PORT, ENROLMENT_PORT
+        return service.node_port or BROKER_PORT, service.enrolment_node_port or ENROLMENT_PORT
 
     @property
     def milvus_uri(self) -> str:

@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
+from dragon_core.errors import OurError
 from dragon_core.fleet import Configuration, DeviceModel, SamplingDefaults, configuration_version
 from dragon_core.join_token import JoinToken
 from dragon_operator import names
-from dragon_operator.conditions import from_time, to_time
+from dragon_operator.conditions import condition, from_time, to_time
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
 from dragon_operator.objects.cloud_peer import setting_value
@@ -119,16 +120,7 @@ def join_secret_object(device: Device, token: JoinToken) -> Object:
                 names.DEVICE: device.name,
             },
             "annotations": {GENERATION: str(device.spec.join_token_generation)},
-            "ownerReferences": [
-                {
-                    "apiVersion": names.API_VERSION,
-                    "kind": names.DEVICE_KIND,
-                    "name": device.name,
-                    "uid": device.uid,
-                    "controller": True,
-                    "blockOwnerDeletion": True,
-                }
-            ],
+            "ownerReferences": [names.owner(names.DEVICE_KIND, device.name, device.uid)],
         },
         "type": "Opaque",
         "data": {"token": base64.b64encode(token.encode().encode()).decode()},
@@ -146,7 +138,7 @@ def known_join_token(secret: Object | None, device: Device) -> JoinToken | None:
         return None
     try:
         return JoinToken.decode(base64.b64decode(secret["data"]["token"]).decode())
-    except Exception:  # noqa: BLE001 - whatever somebody wrote there is replaced
+    except (OurError, KeyError, TypeError, ValueError):  # whatever somebody wrote there is replaced
         return None
 
 
@@ -294,11 +286,11 @@ def missing_deployment_status(device: Device, message: str, now: dt.datetime) ->
 
 def merged(device: Device, *parts: dict[str, Any]) -> dict[str, Any]:
     """A whole status from parts: conditions that no part speaks of stay as they are."""
-    conditions = {condition["type"]: condition for condition in device.status.get("conditions") or []}
+    conditions = {found["type"]: found for found in device.status.get("conditions") or []}
     status: dict[str, Any] = {"observedGeneration": device.generation}
     for part in parts:
-        for condition in part.get("conditions") or []:
-            conditions[condition["type"]] = condition
+        for found in part.get("conditions") or []:
+            conditions[found["type"]] = found
         status |= {key: value for key, value in part.items() if key != "conditions"}
     status["conditions"] = [conditions[kind] for kind in sorted(conditions)]
     return status
@@ -313,17 +305,8 @@ def wanted_version(deployment: Deployment, device: Device) -> str:
 def _condition(
     device: Device, kind: DeviceCondition, is_true: bool, reason: str, message: str, *, now: dt.datetime
 ) -> dict[str, Any]:
-    status = "True" if is_true else "False"
-    previous = {condition["type"]: condition for condition in device.status.get("conditions") or []}
-    old = previous.get(kind, {})
-    return {
-        "type": kind.value,
-        "status": status,
-        "reason": str(reason),
-        "message": message,
-        "observedGeneration": device.generation,
-        "lastTransitionTime": old["lastTransitionTime"] if old.get("status") == status else to_time(now),
-    }
+    previous = device.status.get("conditions") or []
+    return condition(kind, is_true, reason, message, previous, generation=device.generation, now=now)
 
 
 def _number(value: float | None, digits: int) -> str | None:

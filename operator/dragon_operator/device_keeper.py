@@ -1,14 +1,13 @@
 """The devices of every deployment: one connection per broker, join tokens out, certificates and presence in."""
 
 import asyncio
-import contextlib
 import datetime as dt
 import logging
 import secrets as random
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -37,15 +36,14 @@ from dragon_operator.device import (
 from dragon_operator.fleet import DesiredDevice, DeviceReport, Fleet, Issued
 from dragon_operator.kube import Kube
 from dragon_operator.metrics import OperatorMetrics
+from dragon_operator.names import Key
 from dragon_operator.settings import OperatorSettings
 from dragon_operator.status import is_same
-from dragon_runtime.certificates import IssuedCertificate
+from dragon_runtime.certificates import IssuedCertificate, write_secret
 from dragon_runtime.settings import BrokerSettings
+from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
-
-Key = tuple[str, str]
-"""Namespace and name of a deployment."""
 
 SECRET_BYTES = 32
 
@@ -59,7 +57,6 @@ class Open:
     deployment: Deployment
     credentials: Credentials
     stack: AsyncExitStack
-    devices: dict[str, Device] = field(default_factory=dict)
 
 
 class DeviceKeeper:
@@ -118,9 +115,8 @@ class DeviceKeeper:
     def summary(self, namespace: str, name: str) -> tuple[dict[str, Any], list[State]]:
         """Status fields about the devices, and a condition when there are any."""
         known = self._open.get((namespace, name))
-        if known is None or not known.devices:
+        if known is None or not (found := known.fleet.summary()).total:
             return {"fleet": None, "traffic": None}, []
-        found = known.fleet.summary()
         labels = (namespace, name)
         for state in ("ready", "stale", "unreachable"):
             self._metrics.devices.labels(*labels, state).set(getattr(found, state))
@@ -165,7 +161,6 @@ class DeviceKeeper:
                 for device in devices:
                     await self._write(device, missing_deployment_status(device, message, self._clock()))
             return
-        known.devices = {device.name: device for device in devices}
         tokens = {device.name: await self._token(known, device) for device in devices}
         revoked = frozenset(number for device in devices for number in device.revoked_numbers())
         if revoked != self.revoked(*key):
@@ -254,7 +249,7 @@ class DeviceKeeper:
                 )
             )
             task = asyncio.create_task(self._follow(key, fleet), name=f"fleet of {key[0]}/{key[1]}")
-            stack.push_async_callback(_cancel, task)
+            stack.push_async_callback(end_tasks, [task])
             return Open(fleet, made_from, deployment, credentials, stack.pop_all())
 
     def _ca(self, key: Key) -> str:
@@ -299,12 +294,5 @@ def _desired(known: Open, device: Device, token: JoinToken | None, now: dt.datet
 
 def _file(folder: Path, secret: Object, key: str) -> Path:
     path = folder / key
-    path.touch(mode=0o600)
-    path.write_bytes(decoded(secret, key))
+    write_secret(path, decoded(secret, key))
     return path
-
-
-async def _cancel(task: "asyncio.Task[None]") -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task

@@ -9,24 +9,9 @@ from typing import Any
 import kopf
 
 from dragon_operator import names
+from dragon_operator.kube import API_VERSIONS
+from dragon_operator.names import Key
 from dragon_operator.observed import CHILD_KINDS
-
-Key = tuple[str, str]
-
-PLURALS = {
-    "ConfigMap": ("", "v1", "configmaps"),
-    "Deployment": ("apps", "v1", "deployments"),
-    "HorizontalPodAutoscaler": ("autoscaling", "v2", "horizontalpodautoscalers"),
-    "Job": ("batch", "v1", "jobs"),
-    "NetworkPolicy": ("networking.k8s.io", "v1", "networkpolicies"),
-    "PersistentVolumeClaim": ("", "v1", "persistentvolumeclaims"),
-    "Pod": ("", "v1", "pods"),
-    "PodDisruptionBudget": ("policy", "v1", "poddisruptionbudgets"),
-    "Secret": ("", "v1", "secrets"),
-    "Service": ("", "v1", "services"),
-    "ServiceAccount": ("", "v1", "serviceaccounts"),
-    "StatefulSet": ("apps", "v1", "statefulsets"),
-}
 
 
 class Watched:
@@ -34,7 +19,7 @@ class Watched:
 
     def __init__(self) -> None:
         self.deployments: set[Key] = set()
-        self.generations: dict[tuple[str, str], tuple[str, int]] = {}
+        self.generations: dict[Key, tuple[str, int]] = {}
         self.num_events = 0
 
 
@@ -74,7 +59,8 @@ def make_registry(
 
     for kind in (*CHILD_KINDS, "Pod"):
         labels = {names.MANAGED_BY: names.FIELD_MANAGER}
-        kopf.on.event(*PLURALS[kind], labels=labels, registry=registry)(child)
+        group, _, version = API_VERSIONS[kind].rpartition("/")
+        kopf.on.event(group=group, version=version, kind=kind, labels=labels, registry=registry)(child)
     return registry
 
 

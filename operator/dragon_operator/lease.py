@@ -15,6 +15,7 @@ from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from dragon_core.errors import OurError, SettingsError
 from dragon_operator.kube import Kube
+from dragon_runtime.tasks import end_tasks
 
 LEASE = "dragon-operator"
 LEASE_SECONDS = 15
@@ -78,6 +79,4 @@ async def leading(kube: Kube, namespace: str, stopped: asyncio.Event) -> AsyncGe
         yield lost
     finally:
         lost.set()
-        for running in (election, *waiting):
-            running.cancel()
-        await asyncio.gather(election, *waiting, return_exceptions=True)
+        await end_tasks([election, *waiting])

@@ -26,8 +26,6 @@ REVOKED = f"{GROUP}/revoked"
 AUTHORITY = f"{GROUP}/authority"
 """On a Secret: the authority it was made with."""
 
-BROKER_PORT = 8883
-ENROLMENT_PORT = 8884
 TRITON_PORT = 8001
 TRITON_METRICS_PORT = 8002
 MILVUS_PORT = 19530
@@ -38,8 +36,12 @@ USER_ID = 10001
 
 CONFIG_FOLDER = "/etc/dragon"
 TLS_FOLDER = "/etc/dragon/tls"
-DATA_FOLDER = "/var/lib/dragon"
 CRL_FOLDER = "/etc/dragon/crl"
+DATA_FOLDER = "/var/lib/dragon"
+
+
+Key = tuple[str, str]
+"""Namespace and name of a deployment."""
 
 
 class Component(StrEnum):
@@ -76,6 +78,18 @@ def labels(deployment: str, component: Component | None) -> dict[str, str]:
 def host(deployment: str, namespace: str, component: Component) -> str:
     """Name of a component's Service inside the cluster."""
     return f"{child(deployment, component.value)}.{namespace}.svc"
+
+
+def owner(kind: str, name: str, uid: str) -> dict[str, Any]:
+    """The reference by which an object goes when its owner, a resource of ours, goes."""
+    return {
+        "apiVersion": API_VERSION,
+        "kind": kind,
+        "name": name,
+        "uid": uid,
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
 
 
 def reference(obj: dict[str, Any]) -> tuple[str, str]:

@@ -16,6 +16,7 @@ from dragon_operator.handlers import Watched, make_registry, make_settings
 from dragon_operator.kube import Kube, connected
 from dragon_operator.lease import leading, own_namespace
 from dragon_operator.metrics import OperatorMetrics
+from dragon_operator.names import Key
 from dragon_operator.reconcile import Reconciler
 from dragon_operator.settings import OperatorSettings
 from dragon_operator.work import WorkQueue
@@ -27,8 +28,6 @@ NUM_WORKERS = 4
 LOOK_LATER_SECONDS = 5.0
 QUIET_RESYNCS = 5
 """Resyncs without a finished round after which the operator counts as stuck."""
-
-Key = tuple[str, str]
 
 
 def _now() -> dt.datetime:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from dragon_core.errors import DragonError, RetryableError
+from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -26,29 +27,19 @@ class WorkQueue(Generic[Key]):
         self._busy: set[Key] = set()
         self._failures: dict[Key, int] = {}
         self._later: dict[Key, asyncio.TimerHandle] = {}
-        self._changed = asyncio.Condition()
-        self._notifying: set[asyncio.Task[None]] = set()
+        self._changed = asyncio.Event()
 
     def add(self, key: Key) -> None:
         """Have `key` handled soon."""
         if (timer := self._later.pop(key, None)) is not None:
             timer.cancel()
         self._waiting[key] = None
-        task = asyncio.get_running_loop().create_task(self._notify(), name="work queue")
-        self._notifying.add(task)
-        task.add_done_callback(self._notifying.discard)
+        self._changed.set()
 
     def add_later(self, key: Key, seconds: float) -> None:
         """Have `key` handled in `seconds`, or sooner when it is added meanwhile."""
         if key not in self._later and key not in self._waiting:
             self._later[key] = asyncio.get_running_loop().call_later(seconds, self.add, key)
-
-    def forget(self, key: Key) -> None:
-        """Drop what is planned for a key that is no more."""
-        self._waiting.pop(key, None)
-        self._failures.pop(key, None)
-        if (timer := self._later.pop(key, None)) is not None:
-            timer.cancel()
 
     @asynccontextmanager
     async def running(self) -> AsyncGenerator[None, None]:
@@ -59,23 +50,17 @@ class WorkQueue(Generic[Key]):
         finally:
             for timer in self._later.values():
                 timer.cancel()
-            for worker in workers:
-                worker.cancel()
-            await asyncio.gather(*workers, return_exceptions=True)
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
+            await end_tasks(workers)
 
     async def _next(self) -> Key:
-        async with self._changed:
-            while True:
-                for key in self._waiting:
-                    if key not in self._busy:
-                        del self._waiting[key]
-                        self._busy.add(key)
-                        return key
-                await self._changed.wait()
+        while True:
+            for key in self._waiting:
+                if key not in self._busy:
+                    del self._waiting[key]
+                    self._busy.add(key)
+                    return key
+            self._changed.clear()
+            await self._changed.wait()
 
     async def _work(self) -> None:
         while True:
@@ -90,7 +75,7 @@ class WorkQueue(Generic[Key]):
                 self._retry(key, repr(error), 0)
             finally:
                 self._busy.discard(key)
-                await self._notify()
+                self._changed.set()
 
     def _retry(self, key: Key, reason: str, delay: float) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1

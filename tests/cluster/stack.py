@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -128,8 +127,8 @@ class OutsideDevice:
         for port in (BROKER_PORT, ENROLMENT_PORT):
             listen, target = f"--listen=127.0.0.1:{port}", f"--target={NODE_ADDRESS}:{port}"
             self._start("link_emulator.main", listen, target, f"--rtt-ms={RTT_MS}", log=self._folder / "link.log")
-        time.sleep(1)
         try:
+            wait_until(self._is_linked, "both relays listen", seconds=30)
             yield
         finally:
             for process in reversed(self._processes):
@@ -137,6 +136,9 @@ class OutsideDevice:
             for process in self._processes:
                 process.wait(timeout=30)
             self._processes.clear()
+
+    def _is_linked(self) -> bool:
+        return (self._folder / "link.log").read_text().count("leads to") == len((BROKER_PORT, ENROLMENT_PORT))
 
     def join(self, token: str) -> None:
         """Enrol."""

@@ -6,12 +6,15 @@ from dragon_operator.deployment import Deployment, Object, digest
 from dragon_operator.names import Component
 from dragon_operator.objects.metadata import container, metadata, pod_template, secret_volume, service
 from dragon_operator.spec import ManagedBroker
-from dragon_runtime.mosquitto_cluster import cluster_configuration, initial_security
+from dragon_runtime.mosquitto_cluster import (
+    BROKER_PORT,
+    ENROLMENT_PORT,
+    SECURITY_FILE,
+    cluster_configuration,
+    initial_security,
+)
 
 CONFIGURATION_FILE = "mosquitto.conf"
-SECURITY_FILE = "dynamic-security.json"
-PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
-"""In the image, on every processor."""
 
 
 def broker_objects(deployment: Deployment) -> list[Object]:
@@ -31,7 +34,9 @@ def server_hosts(deployment: Deployment) -> list[str]:
 
 
 def _files(deployment: Deployment) -> dict[str, str]:
-    configuration = cluster_configuration(plugin=PLUGIN, crl_file=f"{names.CRL_FOLDER}/crl.pem")
+    configuration = cluster_configuration(
+        tls_folder=names.TLS_FOLDER, data_folder=names.DATA_FOLDER, crl_file=f"{names.CRL_FOLDER}/crl.pem"
+    )
     topics = Topics(deployment.namespace, deployment.name)
     return {CONFIGURATION_FILE: configuration, SECURITY_FILE: initial_security(topics)}
 
@@ -46,7 +51,7 @@ def _configuration(deployment: Deployment) -> Object:
 
 
 def _deployment(deployment: Deployment, managed: ManagedBroker) -> Object:
-    probe = {"tcpSocket": {"port": names.BROKER_PORT}, "timeoutSeconds": 5}
+    probe = {"tcpSocket": {"port": BROKER_PORT}, "timeoutSeconds": 5}
     image = managed.image or deployment.images.broker
     server = container(
         deployment,
@@ -54,8 +59,8 @@ def _deployment(deployment: Deployment, managed: ManagedBroker) -> Object:
         image,
         managed,
         ports=[
-            {"name": "mqtts", "containerPort": names.BROKER_PORT},
-            {"name": "enrolment", "containerPort": names.ENROLMENT_PORT},
+            {"name": "mqtts", "containerPort": BROKER_PORT},
+            {"name": "enrolment", "containerPort": ENROLMENT_PORT},
         ],
         readinessProbe={**probe, "periodSeconds": 5},
         livenessProbe={**probe, "periodSeconds": 20, "failureThreshold": 5},
@@ -99,7 +104,7 @@ def _configuration_volume(deployment: Deployment) -> Object:
 
 
 def _service(deployment: Deployment, managed: ManagedBroker) -> Object:
-    made = service(deployment, Component.BROKER, {"mqtts": names.BROKER_PORT, "enrolment": names.ENROLMENT_PORT})
+    made = service(deployment, Component.BROKER, {"mqtts": BROKER_PORT, "enrolment": ENROLMENT_PORT})
     made["spec"]["type"] = managed.service.type
     node_ports = (managed.service.node_port, managed.service.enrolment_node_port)
     for port, node_port in zip(made["spec"]["ports"], node_ports, strict=True):

@@ -4,6 +4,7 @@ from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.names import Component
 from dragon_operator.objects.metadata import metadata
+from dragon_runtime.mosquitto_cluster import BROKER_PORT, ENROLMENT_PORT
 
 WORKERS = (Component.CLOUD_PEER, Component.DOCUMENTS)
 
@@ -21,7 +22,7 @@ def network_policies(deployment: Deployment) -> list[Object]:
         rules = [(workers, [names.MILVUS_PORT]), (None, [names.MILVUS_HEALTH_PORT])]
         made.append(_policy(deployment, Component.MILVUS, rules))
     if deployment.spec.broker.managed is not None:
-        made.append(_policy(deployment, Component.BROKER, [(None, [names.BROKER_PORT, names.ENROLMENT_PORT])]))
+        made.append(_policy(deployment, Component.BROKER, [(None, [BROKER_PORT, ENROLMENT_PORT])]))
     return made
 
 
