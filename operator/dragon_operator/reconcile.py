@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from dragon_core.errors import SettingsError
 from dragon_operator import names
-from dragon_operator.conditions import Condition, Reason, State
+from dragon_operator.conditions import Condition, Reason, State, to_status, to_time
 from dragon_operator.credentials import Credentials, plan_credentials
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.health import part_states, summary_states
@@ -130,16 +130,16 @@ class Reconciler:
 
     async def _refuse(self, obj: Object, message: str) -> None:
         metadata = obj["metadata"]
-        condition = {
-            "type": Condition.READY.value,
-            "status": "False",
-            "reason": Reason.INVALID_SPEC.value,
-            "message": message,
-            "observedGeneration": metadata["generation"],
-            "lastTransitionTime": self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"),
+        before = obj.get("status") or {}
+        state = State(Condition.READY, False, Reason.INVALID_SPEC, message)
+        generation, previous = metadata["generation"], before.get("conditions") or []
+        status = {
+            "observedGeneration": generation,
+            "conditions": to_status([state], previous, generation=generation, now=self._clock()),
         }
-        status = {"observedGeneration": metadata["generation"], "conditions": [condition]}
-        await self._kube.write_status(names.DEPLOYMENT_KIND, metadata["name"], metadata["namespace"], status)
+        # A status that says the same is not written: its event would bring us here again.
+        if not is_same(status, before):
+            await self._kube.write_status(names.DEPLOYMENT_KIND, metadata["name"], metadata["namespace"], status)
 
     async def _tell(self, deployment: Deployment, state: State) -> None:
         is_bad = state.type != Condition.DEGRADED and state.is_true is False and state.reason not in _QUIET
@@ -158,8 +158,8 @@ class Reconciler:
             "reason": state.reason.value,
             "message": f"{state.type}: {state.message}"[:1000],
             "source": {"component": names.FIELD_MANAGER},
-            "firstTimestamp": self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"),
-            "lastTimestamp": self._clock().strftime("%Y-%m-%dT%H:%M:%SZ"),
+            "firstTimestamp": to_time(self._clock()),
+            "lastTimestamp": to_time(self._clock()),
             "count": 1,
         }
         await self._kube.create(event)
