@@ -25,7 +25,7 @@ check: setup ## Format, lint, types, import contracts and the fast tests
 	$(BIN)/mypy triton_models/causal_lm
 	$(BIN)/mypy triton_models/embedder
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q -m "not slow" tests/unit
+	$(BIN)/python -m pytest -q -n auto -m "not slow" tests/unit
 
 images: setup ## Build the container images with docker or buildah
 	@scripts/images
@@ -36,8 +36,8 @@ cluster: setup ## Leave a Kubernetes with one node here, with the example deploy
 cluster-down: ## Remove that Kubernetes and every trace of it
 	@scripts/cluster down
 
-cluster-test: cluster ## Test the whole product in it: a device outside, killed pods, a model change, removal
-	@scripts/cluster exec -- $(BIN)/python -m pytest -q tests/cluster
+cluster-test: setup ## Test the whole product in one: a device outside, killed pods, a model change, removal
+	@$(BIN)/python scripts/run_tests.py --tier cluster
 
 bench: setup ## Measure what the documentation states (an hour, on a machine with nothing else to do)
 	$(BIN)/python -m bench.core

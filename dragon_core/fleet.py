@@ -10,6 +10,7 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from dragon_core.errors import PeerError
+from dragon_core.types import CouplingKind, WeightingRule
 
 FLEET_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -41,9 +42,30 @@ class DeviceModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
+class AgreedWeighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """How contexts are weighed at both ends (docs/protocol.md); `beta` None: the rule's own."""
+
+    rule: WeightingRule
+    temperature: Annotated[float, msgspec.Meta(gt=0, le=100)]
+    beta: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
+    gamma: Annotated[float, msgspec.Meta(ge=0, le=100)]
+
+
+class Aggregation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """What an answer is computed with at both ends: with other values than the cloud peers' a device is refused."""
+
+    coupling: CouplingKind
+    weighting: AgreedWeighting
+    max_published_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)]
+    nucleus: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    num_passages: Annotated[int, msgspec.Meta(ge=0, le=64)]
+    passages_per_context: Annotated[int, msgspec.Meta(ge=1, le=64)]
+
+
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What is wanted of a device; None leaves a thing to the device's own settings."""
 
+    aggregation: Aggregation | None = None
     window: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
     branches: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
     placement: Literal["auto", "edge", "cloud"] | None = None

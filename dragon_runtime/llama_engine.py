@@ -7,6 +7,7 @@ A batch that nobody needs any more is aborted: its sessions were closed, or the 
 import asyncio
 import logging
 import os
+import sys
 import threading
 import time
 from collections import deque
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 QUIET_PART, GATHERING_PART = 0.04, 0.15
 """How long to wait for sessions that have nothing to decode yet, in parts of a step: while others still get something,
 and at most."""
+SWITCH_SECONDS = 0.0005
+"""How long the event loop waits at most for the thread, which publishes in Python, to let go of the interpreter."""
 ELSEWHERE_SECONDS = 0.008
 """How long a listener in another process takes to answer a step with its next commands."""
 
@@ -75,7 +78,7 @@ class LlamaEngine:
     ) -> "LlamaEngine":
         """Load a model, measure a step of it, and start the thread. `observer` is told what its thread does.
 
-        `is_listener_elsewhere`: steps are passed on to another process, and are handed over one by one as they come.
+        `is_listener_elsewhere`: steps go to another process; they are handed over on the engine's thread as they come.
 
         Raises:
             ModelError: no such file, no GGUF, damaged, or no memory for it.
@@ -107,6 +110,7 @@ class LlamaEngine:
     async def start(self) -> None:
         """Measure a step and start the thread, which owns model and memory from now on."""
         await asyncio.to_thread(self._batches.warm_up)
+        sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
         self._thread.start()
 
     async def close(self) -> None:
@@ -224,6 +228,9 @@ class LlamaEngine:
             if session.running:
                 session.give_up(commands)
                 self._abort_unwanted()
+            if self._is_listener_elsewhere:  # commands come one by one, and on any thread
+                self._wake.notify()
+                return
         if not self._is_waking:
             self._is_waking = True
             self._loop.call_soon(self._wake_thread)
@@ -352,7 +359,7 @@ class LlamaEngine:
         answers = self._batches.step(sessions)
         if self._is_listener_elsewhere:
             for answer in answers:
-                self._post(answer.session.deliver, answer.ticket, answer.step)
+                answer.session.deliver(answer.ticket, answer.step)
         elif handed_over := deque(answers):
             # The listeners' own work would slow down what is still to be published: it has to wait.
             self._post(self._deliver, handed_over)

@@ -1,6 +1,7 @@
 """One answer's sequences on an engine in this process. The thread that decodes them is `llama_engine`'s."""
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class LlamaSession:
         self._plan = PlannedBranches(
             max_branches=request.max_branches, max_tokens=request.max_tokens, num_vocabulary=num_vocabulary
         )
+        self._plan_lock = threading.Lock()
         weight = constant_weight(np.array([context.relevance for context in request.contexts]), request.weighting)
         self._constant_weight_level = None if weight is None else quantise_weight(weight)
         self._prefill_seconds = 0.0
@@ -84,15 +86,15 @@ class LlamaSession:
         return len(self.inbox) + self.sequences.num_waiting
 
     def submit(self, commands: Sequence[Command]) -> None:
-        """Queue commands; see `EngineSession`."""
+        """Queue commands; see `EngineSession`. Safe from every thread."""
         if self._is_closed:
             raise OurError("the engine session is closed")
-        for at, command in enumerate(commands):
-            problem = self._plan.plan(command)
-            if problem is not None:
-                self._enqueue(self, commands[:at])
-                raise OurError(f"{type(command).__name__}: {problem}")
-        self._enqueue(self, commands)
+        with self._plan_lock:
+            problems = ((at, problem) for at, each in enumerate(commands) if (problem := self._plan.plan(each)))
+            at, problem = next(problems, (len(commands), ""))
+        self._enqueue(self, commands[:at])
+        if problem:
+            raise OurError(f"{type(commands[at]).__name__}: {problem}")
 
     def give_up(self, commands: Sequence[Command]) -> None:
         """Forget what of the running batch these commands undo. With the engine's lock held."""
@@ -130,8 +132,10 @@ class LlamaSession:
             self.prefilled.set_result(None)
 
     def deliver(self, ticket: int, step: Step) -> None:
-        """Answer a ticket that is still wanted."""
-        if not self._is_closed and self._plan.is_wanted(ticket):
+        """Answer a ticket that is still wanted; on the engine's thread where the listener is elsewhere."""
+        with self._plan_lock:
+            is_wanted = not self._is_closed and self._plan.is_wanted(ticket)
+        if is_wanted:
             self._on_step(ticket, step)
 
     def fail(self, error: Exception) -> None:

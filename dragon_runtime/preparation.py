@@ -40,6 +40,7 @@ class Preparation:
 
     def __init__(self, *, engine: Engine, embedder: Embedder, retriever: Retriever, protocol: ProtocolSettings) -> None:
         self._engine = engine
+        self._embedder = embedder
         self._retriever = retriever
         self._protocol = protocol
         self._template = PromptTemplate(engine.chat_template, bos_text=engine.bos_text, eos_text=engine.eos_text)
@@ -58,6 +59,10 @@ class Preparation:
             max_published_tokens=protocol.max_published_tokens,
             nucleus=protocol.nucleus,
         )
+
+    def with_protocol(self, protocol: ProtocolSettings) -> "Preparation":
+        """The same end with other settings."""
+        return Preparation(engine=self._engine, embedder=self._embedder, retriever=self._retriever, protocol=protocol)
 
     def session_settings(self, *, limits: Limits, replica: str = "") -> SessionSettings:
         """The settings of every session of this end."""

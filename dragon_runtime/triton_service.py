@@ -1,6 +1,7 @@
 """The models' side of Triton: what `triton_models/*/1/model.py` do with a request, without anything of Triton in it.
 
-Each service has a thread with an event loop of its own; requests come from Triton's thread and are answered from ours.
+Each service has a thread with an event loop of its own, for what opens and ends sessions. A step passes it by: commands
+go from Triton's thread to the engine's, and steps from there to Triton, since each thread on the way takes time.
 """
 
 import asyncio
@@ -8,6 +9,7 @@ import logging
 import threading
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -127,20 +129,29 @@ class CausalLmService:
         await self._engine.close()
 
     def handle(self, tensors: Tensors, reply: Reply) -> None:
-        """Take a request; `reply` is answered later, on the service's thread."""
-        self._loop.call_soon_threadsafe(self._take, tensors, reply)
+        """Take a request; `reply` is answered now or later, on another thread."""
+        self._answered(reply, lambda: self._dispatch(tensors, reply))
 
-    def _take(self, tensors: Tensors, reply: Reply) -> None:
+    def _answered(self, reply: Reply, act: Callable[[], None]) -> None:
+        """Do it; what is wrong with it is the answer."""
         try:
-            self._perform(tensors, reply)
+            act()
         except DragonError as error:
             reply.fail(failure_text(error))
         except Exception as error:
             logger.exception("a request could not be served")
             reply.fail(failure_text(EngineError(f"the model could not serve the request: {error}")))
 
-    def _perform(self, tensors: Tensors, reply: Reply) -> None:
+    def _dispatch(self, tensors: Tensors, reply: Reply) -> None:
         operation, number = operation_of(tensors)
+        if operation is Operation.RUN:
+            self._run(self._session(number), tensors)
+            reply.finish()
+            return
+        perform = partial(self._perform, operation, number, tensors, reply)
+        self._loop.call_soon_threadsafe(self._answered, reply, perform)
+
+    def _perform(self, operation: Operation, number: int, tensors: Tensors, reply: Reply) -> None:
         match operation:
             case Operation.DESCRIBE:
                 reply.send(description_tensors(self._description(), self._engine.vocabulary), is_final=True)
@@ -148,10 +159,6 @@ class CausalLmService:
                 self._start(self._tokenise(tensors, reply))
             case Operation.OPEN:
                 self._open(number, request_of(tensors), reply)
-            case Operation.RUN:
-                self._run(self._session(number), tensors)
-                # A call to the server and back: after the engine's thread was woken, not before.
-                self._loop.call_soon(reply.finish)
             case Operation.CLOSE:
                 self._end(self._session(number))
                 reply.finish()
@@ -231,21 +238,24 @@ class CausalLmService:
         self._send(session, answer)
 
     def _run(self, session: _Session, tensors: Tensors) -> None:
+        """On Triton's thread."""
         if session.engine_session is None:
             raise OurError(f"session {session.number} is not open yet: wait for the first answer to its open")
         session.engine_session.submit(commands_of(tensors))
         num_waiting = session.engine_session.num_waiting
         if num_waiting > MAX_WAITING_COMMANDS:
-            self._end(session, OurError(f"{num_waiting} commands wait; at most {MAX_WAITING_COMMANDS} may"))
+            error = OurError(f"{num_waiting} commands wait; at most {MAX_WAITING_COMMANDS} may")
+            self._loop.call_soon_threadsafe(self._end, session, error)
 
     def _send(self, session: _Session, tensors: Tensors) -> None:
+        """On the engine's thread, before there are steps on ours; a session ends when the engine has let go of it."""
         if session.is_over:
             return
         try:
             session.reply.send(tensors)
         except Exception as error:  # noqa: BLE001 - of Triton's own kinds: the client is gone
             logger.info("session %d cannot be answered: %s", session.number, error)
-            self._end(session, EngineError(str(error)))
+            self._loop.call_soon_threadsafe(self._end, session, EngineError(str(error)))
 
     def _end(self, session: _Session, error: Exception | None = None) -> None:
         """Answer a session's open for the last time and free what it holds."""

@@ -85,7 +85,9 @@ class SessionAnswers:
         self._readiness, self._metrics = readiness, metrics
 
     def configure(self, protocol: ProtocolSettings) -> None:
-        """Open answers with these settings from now on. What both ends must agree on stays as it was at the start."""
+        """Open answers with these settings from now on; those that are being written keep theirs."""
+        self._preparation = self._preparation.with_protocol(protocol)
+        self._settings = self._preparation.session_settings(limits=Limits())
         self._protocol = protocol
 
     @property

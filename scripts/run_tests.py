@@ -19,6 +19,9 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "build"
 KUBERNETES_TOOLS = (str(ROOT / "scripts" / "kubernetes_tools"),)
+CLUSTER = str(ROOT / "scripts" / "cluster")
+GIVEN_CLUSTER = bool(os.environ.get("DRAGON_E2E_KUBECONFIG"))
+"""A cluster that has our images: its tests run there instead of in one that is made for them."""
 
 
 def missing_modules(*names: str) -> list[str]:
@@ -72,18 +75,24 @@ def missing_for_chart() -> list[str]:
 
 
 def missing_for_cluster() -> list[str]:
-    """What the tests in a real cluster lack here."""
-    return missing_modules("kubernetes")
+    """What the tests in a cluster with a node lack here."""
+    return missing_for_chart() + ([] if GIVEN_CLUSTER else refusal(CLUSTER, "check"))
 
 
 @dataclass(frozen=True, slots=True)
 class Tier:
-    """A folder of tests, what it needs of the machine, and a command that builds what it runs."""
+    """A folder of tests, what it needs of the machine, and a command that builds what it runs.
+
+    `prefix`: what its tests are run by. `end`: a command afterwards, unless `is_kept` says that all was there before.
+    """
 
     name: str
     folder: str
     missing: Callable[[], list[str]]
     build: tuple[str, ...] = ()
+    prefix: tuple[str, ...] = ()
+    is_kept: tuple[str, ...] = ()
+    end: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -106,11 +115,18 @@ TIERS = [
     Tier("triton", "tests/triton", missing_for_triton),
     Tier("control_plane", "tests/control_plane", missing_for_control_plane, (*KUBERNETES_TOOLS, "control-plane")),
     Tier("chart", "tests/chart", missing_for_chart, (*KUBERNETES_TOOLS, "chart")),
+    Tier("cluster", "tests/cluster", missing_for_cluster, (*KUBERNETES_TOOLS, "chart"))
+    if GIVEN_CLUSTER
+    else Tier(
+        "cluster",
+        "tests/cluster",
+        missing_for_cluster,
+        build=(str(ROOT / "scripts" / "start_cluster"),),
+        prefix=(CLUSTER, "exec", "--"),
+        is_kept=(CLUSTER, "status"),
+        end=(CLUSTER, "down"),
+    ),
 ]
-ASKED_FOR = Tier("cluster", "tests/cluster", missing_for_cluster)
-"""Only where DRAGON_E2E_KUBECONFIG leads to a cluster that has our images: `make cluster-test` makes one."""
-if os.environ.get("DRAGON_E2E_KUBECONFIG"):
-    TIERS.append(ASKED_FOR)
 
 
 def run(tier: Tier, pytest_arguments: list[str]) -> Outcome:
@@ -118,17 +134,27 @@ def run(tier: Tier, pytest_arguments: list[str]) -> Outcome:
     outcome = Outcome(tier.name, missing=tier.missing())
     if outcome.missing:
         return outcome
+    is_kept = bool(tier.is_kept) and subprocess.run(tier.is_kept, capture_output=True, check=False).returncode == 0
+    try:
+        _build_and_test(tier, outcome, pytest_arguments)
+    finally:
+        if tier.end and not is_kept:
+            subprocess.run(tier.end, check=False)
+    return outcome
+
+
+def _build_and_test(tier: Tier, outcome: Outcome, pytest_arguments: list[str]) -> None:
     if tier.build:
         started = time.monotonic()
         built = subprocess.run(tier.build, cwd=ROOT, stdout=subprocess.DEVNULL, check=False)
         outcome.build_seconds = round(time.monotonic() - started, 1)
         if built.returncode != 0:
             outcome.status = "failed"
-            return outcome
+            return
     report = BUILD / f"junit-{tier.name}.xml"
     started = time.monotonic()
-    command = [sys.executable, "-m", "pytest", "-q", tier.folder, f"--junitxml={report}", *pytest_arguments]
-    code = subprocess.run(command, cwd=ROOT, check=False).returncode
+    tests = [sys.executable, "-m", "pytest", "-q", tier.folder, f"--junitxml={report}", *pytest_arguments]
+    code = subprocess.run([*tier.prefix, *tests], cwd=ROOT, check=False).returncode
     outcome.seconds = round(time.monotonic() - started, 1)
     if report.exists():
         suite = ET.parse(report).getroot().find("testsuite")  # noqa: S314 - our own file
@@ -138,7 +164,6 @@ def run(tier: Tier, pytest_arguments: list[str]) -> Outcome:
             outcome.num_skipped = counts["skipped"]
             outcome.num_passed = counts["tests"] - outcome.num_failed - outcome.num_skipped
     outcome.status = "passed" if code == 0 else "failed"
-    return outcome
 
 
 def main() -> int:
@@ -163,8 +188,6 @@ def main() -> int:
         )
         for reason in o.missing:
             print(f"  could not run: missing {reason}")
-    if ASKED_FOR not in TIERS:
-        print(f"{ASKED_FOR.name:<14}not part of this run: `make cluster-test` (as root) makes a cluster and runs it")
     failed = any(o.status == "failed" for o in outcomes)
     incomplete = any(o.status == "not run" or o.num_skipped for o in outcomes)
     return 1 if failed or (arguments.require_all and incomplete) else 0

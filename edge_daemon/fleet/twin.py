@@ -9,8 +9,9 @@ from typing import Any
 
 import msgspec
 
-from dragon_core.fleet import Configuration, Desired, DeviceModel
+from dragon_core.fleet import Aggregation, Configuration, Desired, DeviceModel
 from dragon_runtime.settings import LogLevel, ModelSettings, PlacementChoice
+from dragon_runtime.settings.groups import WeightingSettings
 from edge_daemon.settings import EdgeSettings
 
 logger = logging.getLogger(__name__)
@@ -143,7 +144,7 @@ class Twin:
 
 def configured(own: EdgeSettings, configuration: Configuration, model: DeviceModel | None) -> EdgeSettings:
     """The device's own settings with what is wanted on top; its model is decided apart."""
-    changes: dict[str, Any] = {}
+    changes = {} if configuration.aggregation is None else _aggregation_changes(configuration.aggregation)
     if configuration.window is not None:
         changes["window"] = configuration.window
     if configuration.branches is not None:
@@ -165,14 +166,20 @@ def configured(own: EdgeSettings, configuration: Configuration, model: DeviceMod
     return own.model_copy(update=changes)
 
 
+def _aggregation_changes(aggregation: Aggregation) -> dict[str, Any]:
+    changes = msgspec.structs.asdict(aggregation)
+    changes["weighting"] = WeightingSettings(**msgspec.structs.asdict(aggregation.weighting))
+    return changes
+
+
 def problem_of(own: EdgeSettings, configuration: Configuration) -> str:
     """Why a configuration cannot work on this device; empty where it can."""
-    branches = own.branches if configuration.branches is None else configuration.branches
-    num_contexts = own.max_contexts + int(own.weighting.rule.needs_bare_prompt)
-    needed = num_contexts * branches
+    wanted = configured(own, configuration, None)
+    num_contexts = wanted.max_contexts + int(wanted.weighting.rule.needs_bare_prompt)
+    needed = num_contexts * wanted.branches
     if needed > own.model.num_sequences:
         return (
-            f"branches {branches} needs {needed} sequences for an answer, this device has model.num_sequences "
+            f"branches {wanted.branches} needs {needed} sequences for an answer, this device has model.num_sequences "
             f"{own.model.num_sequences}: want fewer branches, or raise it on the device"
         )
     sampling = configuration.sampling

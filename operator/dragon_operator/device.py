@@ -7,14 +7,22 @@ from enum import StrEnum
 from typing import Any, cast
 
 from dragon_core.errors import OurError
-from dragon_core.fleet import Configuration, DeviceModel, SamplingDefaults, configuration_version
+from dragon_core.fleet import (
+    Aggregation,
+    AgreedWeighting,
+    Configuration,
+    DeviceModel,
+    SamplingDefaults,
+    configuration_version,
+)
 from dragon_core.join_token import JoinToken
+from dragon_core.types import CouplingKind, WeightingRule
 from dragon_operator import names
 from dragon_operator.conditions import condition, from_time, to_time
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
 from dragon_operator.objects.cloud_peer import setting_value
-from dragon_operator.spec import DeviceConfiguration, DeviceSpec, parse_device
+from dragon_operator.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec, parse_device
 
 GENERATION = f"{names.GROUP}/join-token-generation"
 """On the Secret of a join token: the generation it was made for."""
@@ -149,24 +157,42 @@ def open_join(token: JoinToken | None, now: dt.datetime) -> JoinSecret | None:
     return JoinSecret(secret=token.secret, expires=token.expires)
 
 
-def configuration(defaults: DeviceConfiguration, own: DeviceConfiguration) -> Configuration:
-    """What is wanted of a device: its own configuration over the deployment's defaults, field by field."""
+def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configuration:
+    """What is wanted of a device: its own over the deployment's `devices.defaults` over its `aggregation`."""
 
     def pick(name: str) -> Any:
-        value = getattr(own, name)
-        return getattr(defaults, name) if value is None else value
+        return next((value for at in (own, spec.devices.defaults) if (value := getattr(at, name)) is not None), None)
 
-    model, sampling = pick("model"), pick("sampling")
-    placement, level = pick("placement"), pick("log_level")
+    model, sampling, level = pick("model"), pick("sampling"), pick("log_level")
+    # Auto pins nothing: a device that keeps every distribution to itself goes on doing so.
+    placement = pick("placement") or (None if spec.aggregation.placement == "Auto" else spec.aggregation.placement)
     return Configuration(
-        window=pick("window"),
-        branches=pick("branches"),
+        aggregation=_aggregation(spec),
+        window=pick("window") or spec.aggregation.window,
+        branches=pick("branches") or spec.aggregation.branches,
         placement=None if placement is None else cast("Any", setting_value(placement)),
         log_level=None if level is None else cast("Any", setting_value(level)),
         model=None if model is None else DeviceModel(url=model.url, sha256=model.sha256),
         sampling=None
         if sampling is None
         else SamplingDefaults(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens),
+    )
+
+
+def _aggregation(spec: DeploymentSpec) -> Aggregation:
+    wanted, weighting = spec.aggregation, spec.aggregation.weighting
+    return Aggregation(
+        coupling=CouplingKind(setting_value(wanted.coupling)),
+        weighting=AgreedWeighting(
+            rule=WeightingRule(setting_value(weighting.rule)),
+            temperature=weighting.temperature,
+            beta=weighting.beta,
+            gamma=weighting.gamma,
+        ),
+        max_published_tokens=wanted.max_published_tokens,
+        nucleus=wanted.nucleus,
+        num_passages=wanted.num_passages,
+        passages_per_context=wanted.passages_per_context,
     )
 
 
@@ -284,6 +310,17 @@ def missing_deployment_status(device: Device, message: str, now: dt.datetime) ->
     return {"conditions": [_condition(device, DeviceCondition.READY, False, reason, message, now=now)]}
 
 
+def refused_status(obj: Object, message: str, now: dt.datetime) -> dict[str, Any]:
+    """The status of an EdgeDevice whose spec does not fit: it goes on as it was."""
+    generation, before = obj["metadata"]["generation"], (obj.get("status") or {}).get("conditions") or []
+    kind, reason = DeviceCondition.CONFIGURED, DeviceReason.INVALID_SPEC
+    found = condition(kind, False, reason, message, before, generation=generation, now=now)
+    return {
+        "observedGeneration": generation,
+        "conditions": [*(other for other in before if other["type"] != kind), found],
+    }
+
+
 def merged(device: Device, *parts: dict[str, Any]) -> dict[str, Any]:
     """A whole status from parts: conditions that no part speaks of stay as they are."""
     conditions = {found["type"]: found for found in device.status.get("conditions") or []}
@@ -298,7 +335,7 @@ def merged(device: Device, *parts: dict[str, Any]) -> dict[str, Any]:
 
 def wanted_version(deployment: Deployment, device: Device) -> str:
     """The version of the configuration that is wanted of a device."""
-    wanted = configuration(deployment.spec.devices.defaults, device.spec.configuration)
+    wanted = configuration(deployment.spec, device.spec.configuration)
     return configuration_version(wanted, heartbeat_seconds=deployment.spec.devices.heartbeat_seconds)
 
 

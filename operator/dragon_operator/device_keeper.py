@@ -31,6 +31,7 @@ from dragon_operator.device import (
     missing_deployment_status,
     open_join,
     presence_status,
+    refused_status,
     wanted_version,
 )
 from dragon_operator.fleet import DesiredDevice, DeviceReport, Fleet, Issued
@@ -153,7 +154,7 @@ class DeviceKeeper:
             RetryableError: the API server or the broker does not answer.
         """
         namespace, name = key
-        devices = await self._devices(key)
+        devices, refused = await self._devices(key)
         known = self._open.get(key)
         if known is None:
             if await self._kube.get(names.DEPLOYMENT_KIND, name, namespace) is None:
@@ -171,7 +172,7 @@ class DeviceKeeper:
         problems: Mapping[str, str] = {}
         try:
             desired = [_desired(known, device, tokens[device.name], now) for device in devices]
-            problems = (await known.fleet.sync(desired)).problems
+            problems = (await known.fleet.sync(desired, kept=refused)).problems
         except DragonError as error:
             failure = error
             problems = {device.name: str(error) for device in devices}
@@ -181,16 +182,22 @@ class DeviceKeeper:
         if failure is not None:
             raise failure
 
-    async def _devices(self, key: Key) -> list[Device]:
-        found = []
+    async def _devices(self, key: Key) -> tuple[list[Device], list[str]]:
+        """(devices of a deployment, names of those whose spec does not fit, which are told so)."""
+        found, refused = [], []
         for obj in await self._kube.list(names.DEVICE_KIND, key[0]):
+            name = obj["metadata"]["name"]
             if obj["spec"].get("deployment") != key[1] or obj["metadata"].get("deletionTimestamp"):
                 continue
             try:
                 found.append(Device.from_object(obj))
             except SettingsError as error:
-                logger.warning("EdgeDevice %s/%s: %s", key[0], obj["metadata"]["name"], error)
-        return found
+                logger.warning("EdgeDevice %s/%s: %s", key[0], name, error)
+                refused.append(name)
+                status = refused_status(obj, str(error), self._clock())
+                if not is_same(status, obj.get("status") or {}):
+                    await self._kube.write_status(names.DEVICE_KIND, name, key[0], status)
+        return found, refused
 
     async def _token(self, known: Open, device: Device) -> JoinToken | None:
         """The join token of a device, made when there is none; taken away once its certificate is in use."""
@@ -288,7 +295,7 @@ def _desired(known: Open, device: Device, token: JoinToken | None, now: dt.datet
         name=device.name,
         is_revoked=device.spec.revoked,
         join=open_join(token, now),
-        configuration=configuration(known.deployment.spec.devices.defaults, device.spec.configuration),
+        configuration=configuration(known.deployment.spec, device.spec.configuration),
     )
 
 

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import aiohttp
+from aiolimiter import AsyncLimiter
 from kubernetes.aio import client, config, dynamic
 from kubernetes.aio.client.exceptions import ApiException
 
@@ -16,6 +17,8 @@ from dragon_operator.deployment import Object
 logger = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 30.0
+BURST_SECONDS = 0.2
+"""After a quiet time so much of the rate may be written at once."""
 
 API_VERSIONS: Mapping[str, str] = {
     names.DEPLOYMENT_KIND: names.API_VERSION,
@@ -52,9 +55,13 @@ class RejectedError(DragonError):
 class Kube:
     """A client of one API server. Use `connected`."""
 
-    def __init__(self, api_client: client.ApiClient, dynamic_client: dynamic.DynamicClient) -> None:
+    def __init__(
+        self, api_client: client.ApiClient, dynamic_client: dynamic.DynamicClient, *, max_writes_per_second: float
+    ) -> None:
         self.api_client = api_client
         self._client = dynamic_client
+        burst = max(1.0, BURST_SECONDS * max_writes_per_second)
+        self._writes = AsyncLimiter(burst, burst / max_writes_per_second)
 
     async def require_definitions(self) -> None:
         """Raises:
@@ -97,6 +104,7 @@ class Kube:
         """
         kind, name = names.reference(obj)
         resource = await self._resource(kind)
+        await self._writes.acquire()
         asked = self._client.server_side_apply(
             resource,
             body=obj,
@@ -111,6 +119,7 @@ class Kube:
         """Delete an object with what it owns; one that is gone is fine."""
         resource = await self._resource(kind)
         body = {"propagationPolicy": "Background"}
+        await self._writes.acquire()
         try:
             await self._call(
                 self._client.delete(resource, name=name, namespace=namespace, body=body), f"delete {kind} {name}"
@@ -123,6 +132,7 @@ class Kube:
         """Have the fields of `status` as they are here; a null removes one. An object that is gone is fine."""
         resource = await self._resource(kind)
         resource = resource.subresources["status"]
+        await self._writes.acquire()
         asked = self._client.patch(
             resource,
             body={"apiVersion": API_VERSIONS[kind], "kind": kind, "metadata": {"name": name}, "status": status},
@@ -140,6 +150,7 @@ class Kube:
         """Create an object."""
         kind = obj["kind"]
         resource = await self._resource(kind)
+        await self._writes.acquire()
         asked = self._client.create(resource, body=obj, namespace=obj["metadata"]["namespace"])
         await self._call(asked, f"create {kind}")
 
@@ -169,8 +180,8 @@ def _reason(error: ApiException) -> str:
 
 
 @asynccontextmanager
-async def connected(kubeconfig: str | None = None) -> AsyncGenerator[Kube, None]:
-    """A client for the cluster we run in, else that of the kubeconfig.
+async def connected(kubeconfig: str | None = None, *, max_writes_per_second: float) -> AsyncGenerator[Kube, None]:
+    """A client for the cluster we run in, else that of the kubeconfig. Writes beyond the rate wait.
 
     Raises:
         KubeError: it does not answer.
@@ -186,6 +197,6 @@ async def connected(kubeconfig: str | None = None) -> AsyncGenerator[Kube, None]
             raise SettingsError(f"no cluster: not in a pod, and no usable kubeconfig (KUBECONFIG): {error}") from error
     async with client.ApiClient(configuration) as api:
         try:
-            yield Kube(api, await dynamic.DynamicClient(api))
+            yield Kube(api, await dynamic.DynamicClient(api), max_writes_per_second=max_writes_per_second)
         except (aiohttp.ClientError, ApiException) as error:
             raise KubeError(f"the API server does not answer: {error}", status=0) from error

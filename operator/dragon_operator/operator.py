@@ -25,6 +25,8 @@ from dragon_runtime.health_server import serving
 logger = logging.getLogger(__name__)
 
 NUM_WORKERS = 4
+REST_SECONDS = 1.0
+"""A roll-out makes events by the dozen, and each look applies every object."""
 LOOK_LATER_SECONDS = 5.0
 QUIET_RESYNCS = 5
 """Resyncs without a finished round after which the operator counts as stuck."""
@@ -41,8 +43,8 @@ class Operator:
         self._settings = settings
         self.metrics = OperatorMetrics()
         self._watched = Watched()
-        self._looks: WorkQueue[Key] = WorkQueue(self._look, num_workers=NUM_WORKERS)
-        self._syncs: WorkQueue[Key] = WorkQueue(self._sync, num_workers=NUM_WORKERS)
+        self._looks: WorkQueue[Key] = WorkQueue(self._look, num_workers=NUM_WORKERS, rest_seconds=REST_SECONDS)
+        self._syncs: WorkQueue[Key] = WorkQueue(self._sync, num_workers=NUM_WORKERS, rest_seconds=REST_SECONDS)
         self._keeper = DeviceKeeper(
             kube,
             settings,
@@ -112,7 +114,7 @@ async def run(settings: OperatorSettings, stopped: asyncio.Event) -> None:
     # It tells of every event that a handler has seen.
     logging.getLogger("kopf.objects").setLevel(logging.WARNING)
     logging.getLogger("kubernetes.aio").setLevel(logging.INFO)
-    async with connected() as kube:
+    async with connected(max_writes_per_second=settings.max_writes_per_second) as kube:
         await kube.require_definitions()
         operator = Operator(kube, settings)
         async with AsyncExitStack() as stack:

@@ -40,6 +40,9 @@ class OperatorSettings(SettingsGroup):
     resync_seconds: float = Field(
         default=60.0, ge=1, le=3600, description="How often everything is looked at without an event."
     )
+    max_writes_per_second: float = Field(
+        default=50.0, gt=0, le=1000, description="Most writes of all kinds to the API server; more wait."
+    )
     max_status_writes_per_second: float = Field(
         default=10.0, gt=0, le=1000, description="Most writes of the status of devices; more wait and are merged."
     )

@@ -18,13 +18,17 @@ Key = TypeVar("Key", bound=Hashable)
 
 
 class WorkQueue(Generic[Key]):
-    """Calls `handle(key)` for every key that was added; a key added while it is handled is handled once more."""
+    """Calls `handle(key)` for every key that was added; a key added while it is handled is handled once more.
 
-    def __init__(self, handle: Callable[[Key], Awaitable[None]], *, num_workers: int) -> None:
+    A key rests for `rest_seconds` after it was handled: what is added meanwhile is handled once, at the end of it.
+    """
+
+    def __init__(self, handle: Callable[[Key], Awaitable[None]], *, num_workers: int, rest_seconds: float) -> None:
         self._handle = handle
-        self._num_workers = num_workers
+        self._num_workers, self._rest_seconds = num_workers, rest_seconds
         self._waiting: dict[Key, None] = {}
         self._busy: set[Key] = set()
+        self._resting_until: dict[Key, float] = {}
         self._failures: dict[Key, int] = {}
         self._later: dict[Key, asyncio.TimerHandle] = {}
         self._changed = asyncio.Event()
@@ -33,6 +37,15 @@ class WorkQueue(Generic[Key]):
         """Have `key` handled soon."""
         if (timer := self._later.pop(key, None)) is not None:
             timer.cancel()
+        loop = asyncio.get_running_loop()
+        if (rested_at := self._resting_until.get(key, 0.0)) > loop.time():
+            self._later[key] = loop.call_at(rested_at, self._add_rested, key)
+        else:
+            self._add_rested(key)
+
+    def _add_rested(self, key: Key) -> None:
+        self._later.pop(key, None)
+        self._resting_until.pop(key, None)
         self._waiting[key] = None
         self._changed.set()
 
@@ -74,6 +87,7 @@ class WorkQueue(Generic[Key]):
                 logger.exception("%s broke", key)
                 self._retry(key, repr(error), 0)
             finally:
+                self._resting_until[key] = asyncio.get_running_loop().time() + self._rest_seconds
                 self._busy.discard(key)
                 self._changed.set()
 

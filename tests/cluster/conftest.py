@@ -18,9 +18,7 @@ def kubeconfig() -> Path:
     """The administrator's kubeconfig file."""
     path = os.environ.get(VARIABLE)
     if not path:
-        pytest.skip(
-            f"{VARIABLE} is not set: scripts/cluster up; scripts/cluster exec -- .venv/bin/pytest tests/cluster"
-        )
+        pytest.skip(f"{VARIABLE} is not set: `make cluster-test` makes a cluster and runs this in it")
     return Path(path)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from dragon_runtime.mosquitto import free_port
-from tests.kubernetes_cluster.node_layout import DEVICE_NAMESPACE, NODE_ADDRESS
+from tests.kubernetes_cluster.node_layout import DEVICE_NAMESPACE, NODE
 from tests.kubernetes_cluster.tools import tools
 from tests.waiting import wait_until
 
@@ -34,6 +34,14 @@ class Cluster:
     def __init__(self, kubeconfig: Path) -> None:
         folders = [str(tools("chart")), os.environ.get("PATH", "")]
         self._environment = {**os.environ, "KUBECONFIG": str(kubeconfig), "PATH": os.pathsep.join(folders)}
+        addresses = self._node()["status"]["addresses"]
+        self.node_address = str(next(each["address"] for each in addresses if each["type"] == "InternalIP"))
+        self.is_ours = self._node()["metadata"]["name"] == NODE
+        """Whether it is the cluster of scripts/cluster, with a second network for the device."""
+
+    def _node(self) -> dict[str, Any]:
+        nodes = json.loads(self.run("kubectl", "get", "nodes", "--output=json"))["items"]
+        return dict(nodes[0])
 
     def run(self, *command: str, content: str | None = None, seconds: float = 120) -> str:
         """What a command prints; it must succeed."""
@@ -74,7 +82,7 @@ class Cluster:
         self.kubectl("apply", f"--filename={ROOT / 'examples' / 'model-volume.yaml'}")
         deployment = yaml.safe_load((ROOT / "examples" / "deployment-cpu.yaml").read_text())
         service = {"type": "NodePort", "nodePort": BROKER_PORT, "enrolmentNodePort": ENROLMENT_PORT}
-        deployment["spec"]["broker"]["managed"] |= {"hosts": ["localhost", NODE_ADDRESS], "service": service}
+        deployment["spec"]["broker"]["managed"] |= {"hosts": ["localhost", self.node_address], "service": service}
         deployment["spec"]["devices"] = {"heartbeatSeconds": 2}
         self.apply(deployment)
 
@@ -108,9 +116,11 @@ class Cluster:
 
 
 class OutsideDevice:
-    """A device in the second network, behind a slow link."""
+    """A device behind a slow link, in the second network where there is one."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, cluster: Cluster) -> None:
+        self._node_address = cluster.node_address
+        self._entered = [f"--net=/var/run/netns/{DEVICE_NAMESPACE}"] if cluster.is_ours else []
         self.data_folder = folder / "data"
         self.log_file = folder / "device.log"
         self._folder = folder
@@ -119,13 +129,16 @@ class OutsideDevice:
 
     def command(self, *arguments: str) -> list[str]:
         """A command of ours in the device's network."""
-        return ["nsenter", f"--net=/var/run/netns/{DEVICE_NAMESPACE}", sys.executable, "-m", *arguments]
+        return self._in_its_network(sys.executable, "-m", *arguments)
+
+    def _in_its_network(self, *command: str) -> list[str]:
+        return ["nsenter", *self._entered, *command] if self._entered else list(command)
 
     @contextlib.contextmanager
     def linked(self) -> Iterator[None]:
         """The slow link to the node, inside the scope."""
         for port in (BROKER_PORT, ENROLMENT_PORT):
-            listen, target = f"--listen=127.0.0.1:{port}", f"--target={NODE_ADDRESS}:{port}"
+            listen, target = f"--listen=127.0.0.1:{port}", f"--target={self._node_address}:{port}"
             self._start("link_emulator.main", listen, target, f"--rtt-ms={RTT_MS}", log=self._folder / "link.log")
         try:
             wait_until(self._is_linked, "both relays listen", seconds=30)
@@ -178,11 +191,11 @@ class OutsideDevice:
         wait_until(lambda: '"done"' in (self.get("/v1/documents") or ""), "it can be found", seconds=60)
 
     def _curl(self, path: str, *request: str, seconds: float = 30) -> str | None:
-        command = ["curl", "--silent", "--fail-with-body", "--max-time", f"{seconds:.0f}", *request]
-        prefix = ["nsenter", f"--net=/var/run/netns/{DEVICE_NAMESPACE}"]
-        done = subprocess.run(
-            [*prefix, *command, f"http://127.0.0.1:{self.port}{path}"], capture_output=True, text=True, check=False
+        url = f"http://127.0.0.1:{self.port}{path}"
+        command = self._in_its_network(
+            "curl", "--silent", "--fail-with-body", "--max-time", f"{seconds:.0f}", *request, url
         )
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
         return done.stdout if done.returncode == 0 else None
 
     def _start(self, *arguments: str, log: Path) -> None:

@@ -12,8 +12,6 @@ import pytest
 import yaml
 
 from tests.cluster.stack import NAMESPACE, ROOT, Cluster, OutsideDevice
-from tests.kubernetes_cluster.node_layout import NODE
-from tests.kubernetes_cluster.objects import Objects
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(1500)
@@ -22,10 +20,8 @@ QUESTION = "What does the first hour in the garage cost, and what is the code of
 
 
 @pytest.fixture(scope="module")
-def cluster(kubeconfig: Path, objects: Objects) -> Cluster:
+def cluster(kubeconfig: Path) -> Cluster:
     """The operator and a deployment that is Ready."""
-    if objects.get("v1", "Node", NODE) is None:
-        pytest.skip("the device outside needs the network of scripts/cluster")
     running = Cluster(kubeconfig)
     running.install()
     running.deploy()
@@ -36,7 +32,7 @@ def cluster(kubeconfig: Path, objects: Objects) -> Cluster:
 @pytest.fixture(scope="module")
 def device(cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OutsideDevice]:
     """A device outside that is enrolled and there, with a private document."""
-    outside = OutsideDevice(tmp_path_factory.mktemp("device"))
+    outside = OutsideDevice(tmp_path_factory.mktemp("device"), cluster)
     cluster.kubectl("delete", "ed/kiosk", "--ignore-not-found")
     cluster.kubectl("apply", f"--filename={ROOT / 'examples' / 'device.yaml'}")
     token = cluster.join_token("kiosk")

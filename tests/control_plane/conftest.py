@@ -1,10 +1,12 @@
 """One control plane for all tests, and a namespace for each."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 
+from dragon_operator.kube import Kube, connected
+from tests.control_plane.deployments import WRITES_PER_SECOND
 from tests.control_plane.running_operator import CRDS
 from tests.kubernetes_cluster.control_plane import ControlPlane
 from tests.waiting import wait_until
@@ -33,3 +35,10 @@ def installed(control_plane: ControlPlane) -> None:
     """The definitions of our resources."""
     for path in sorted(CRDS.glob("*.yaml")):
         control_plane.apply(path)
+
+
+@pytest.fixture
+async def kube(control_plane: ControlPlane, installed: None) -> AsyncGenerator[Kube, None]:
+    """The operator's hands."""
+    async with connected(str(control_plane.kubeconfig), max_writes_per_second=WRITES_PER_SECOND) as client:
+        yield client

@@ -1,5 +1,6 @@
 """DragonDeployments in a real API server, and the kubelet's part played by hand: there are no nodes."""
 
+import base64
 import contextlib
 import datetime as dt
 from collections.abc import Callable
@@ -8,6 +9,12 @@ from typing import Any
 from kubernetes.dynamic.exceptions import NotFoundError
 
 from dragon_operator import names
+from dragon_operator.kube import Kube
+from dragon_operator.metrics import OperatorMetrics
+from dragon_operator.reconcile import Reconciler
+from dragon_operator.settings import OperatorSettings
+from tests.fakes.fleet_view import NoFleet
+from tests.fleet_broker import FleetBroker
 from tests.kubernetes_cluster.objects import Objects
 from tests.waiting import wait_until
 
@@ -19,6 +26,14 @@ SPEC: dict[str, Any] = {
 }
 
 
+WRITES_PER_SECOND = 1000.0
+
+
+def reconciler(kube: Kube) -> Reconciler:
+    """What the operator does with deployments, without its devices."""
+    return Reconciler(kube, OperatorSettings(), NoFleet(), OperatorMetrics(), clock=lambda: dt.datetime.now(dt.UTC))
+
+
 def resource(namespace: str, name: str = "helpdesk", **spec: Any) -> dict[str, Any]:
     """A DragonDeployment."""
     return {
@@ -27,6 +42,26 @@ def resource(namespace: str, name: str = "helpdesk", **spec: Any) -> dict[str, A
         "metadata": {"name": name, "namespace": namespace},
         "spec": {**SPEC, **spec},
     }
+
+
+def deploy_beside(objects: Objects, broker: FleetBroker, namespace: str, **spec: Any) -> None:
+    """Have a DragonDeployment whose broker is this one, outside."""
+    values = {"tls.crt": broker.authority.certificate, "tls.key": broker.authority.private_key}
+    objects.apply(
+        {
+            "apiVersion": "v1",
+            "kind": "Secret",
+            "metadata": {"name": "theirs", "namespace": namespace},
+            "data": {key: base64.b64encode(value).decode() for key, value in values.items()},
+        }
+    )
+    external = {
+        "host": "localhost",
+        "port": broker.port,
+        "enrolmentPort": broker.enrolment_port,
+        "secretRef": {"name": "theirs"},
+    }
+    objects.apply(resource(namespace, broker={"external": external}, **spec))
 
 
 def condition(objects: Objects, namespace: str, kind: str, name: str = "helpdesk") -> dict[str, Any]:

@@ -18,7 +18,10 @@ CRDS = Path(__file__).resolve().parents[2] / "crds"
 class RunningOperator:
     """`dragon-operator run` with its log in a file. A context."""
 
-    def __init__(self, folder: Path, kubeconfig: Path, *, namespaces: list[str], lease_namespace: str) -> None:
+    def __init__(
+        self, folder: Path, kubeconfig: Path, *, namespaces: list[str], lease_namespace: str, **more: Any
+    ) -> None:
+        """`more` are settings."""
         folder.mkdir(parents=True, exist_ok=True)
         self.log_file = folder / "operator.log"
         self.metrics_port = free_port()
@@ -28,6 +31,7 @@ class RunningOperator:
             "resync_seconds": 5,
             "metrics": {"port": self.metrics_port},
             "log": {"level": "info"},
+            **more,
         }
         self._settings.write_text(yaml.safe_dump(settings))
         self._environment = {

@@ -11,8 +11,10 @@ from cryptography import x509
 
 from dragon_core.errors import OurError
 from dragon_core.topics import Topics
+from dragon_core.types import WeightingRule
 from dragon_operator import names
-from tests.control_plane.deployments import resource
+from dragon_runtime.settings import PlacementChoice
+from tests.control_plane.deployments import deploy_beside
 from tests.control_plane.running_operator import RunningOperator
 from tests.fleet_broker import FleetBroker
 from tests.fleet_device import FleetDevice, enrol
@@ -74,23 +76,10 @@ async def office(control_plane: ControlPlane, installed: None, namespace: str, t
         tmp_path / "operator", control_plane.kubeconfig, namespaces=[namespace], lease_namespace=namespace
     )
     async with FleetBroker(tmp_path / "broker", topics) as broker:
-        values = {"tls.crt": broker.authority.certificate, "tls.key": broker.authority.private_key}
-        control_plane.apply(
-            {
-                "apiVersion": "v1",
-                "kind": "Secret",
-                "metadata": {"name": "theirs", "namespace": namespace},
-                "data": {key: base64.b64encode(value).decode() for key, value in values.items()},
-            }
-        )
-        external = {
-            "host": "localhost",
-            "port": broker.port,
-            "enrolmentPort": broker.enrolment_port,
-            "secretRef": {"name": "theirs"},
-        }
         devices = {"heartbeatSeconds": 1, "defaults": {"window": 7, "sampling": {"temperature": 0.5}}}
-        control_plane.apply(resource(namespace, broker={"external": external}, devices=devices))
+        weighting = {"rule": "Contrast", "beta": 0.75}
+        aggregation = {"weighting": weighting, "nucleus": 0.9, "branches": 1, "placement": "Cloud"}
+        deploy_beside(control_plane.objects, broker, namespace, devices=devices, aggregation=aggregation)
         with running:
             yield Office(control_plane.objects, namespace, broker, running)
         assert "Traceback" not in running.log
@@ -105,7 +94,10 @@ async def test_enrolled_seen_configured_and_revoked(office: Office, tmp_path: Pa
         await office.until_condition("kiosk", "Ready", "True", "Heartbeat")
         await office.until_condition("kiosk", "ConfigurationApplied", "True", "Applied")
         applied = device.applied[-1]
-        assert (applied.window, applied.branches) == (7, 3)
+        assert (applied.window, applied.branches, applied.placement) == (7, 3, PlacementChoice.CLOUD)
+        # What both ends must agree on comes from the deployment.
+        assert (applied.weighting.rule, applied.weighting.beta) == (WeightingRule.CONTRAST, 0.75)
+        assert (applied.nucleus, applied.max_published_tokens) == (0.9, 64)
         status = office.device("kiosk")["status"]
         assert status["daemonVersion"] == "1.2.3"
         assert status["configurationVersion"]["applied"] == status["configurationVersion"]["desired"]

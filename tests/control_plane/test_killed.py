@@ -1,23 +1,16 @@
 """An operator that is killed at any point of a reconcile: the next one comes to the same end."""
 
-import datetime as dt
 import secrets
-from collections.abc import AsyncGenerator
 from typing import Any
 
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dragon_operator import names
 from dragon_operator.deployment import Object
-from dragon_operator.kube import Kube, connected
-from dragon_operator.metrics import OperatorMetrics
+from dragon_operator.kube import Kube
 from dragon_operator.observed import CHILD_KINDS
-from dragon_operator.reconcile import Reconciler
-from dragon_operator.settings import OperatorSettings
-from tests.control_plane.deployments import resource
-from tests.fakes.fleet_view import NoFleet
+from tests.control_plane.deployments import WRITES_PER_SECOND, reconciler, resource
 from tests.kubernetes_cluster.control_plane import ControlPlane
 
 FULL: dict[str, Any] = {
@@ -37,7 +30,7 @@ class MortalKube(Kube):
     """An API server whose client dies after `lives` changes; the last one may or may not have arrived."""
 
     def __init__(self, kube: Kube, *, lives: int, is_last_done: bool) -> None:
-        super().__init__(kube.api_client, kube._client)
+        super().__init__(kube.api_client, kube._client, max_writes_per_second=WRITES_PER_SECOND)
         self._lives, self._is_last_done = lives, is_last_done
 
     async def apply(self, obj: Object) -> Object:
@@ -64,19 +57,6 @@ class MortalKube(Kube):
     def _die_after(self) -> None:
         if self._lives <= 0:
             raise KilledError
-
-
-@pytest.fixture
-async def kube(control_plane: ControlPlane, installed: None) -> AsyncGenerator[Kube, None]:
-    async with connected(str(control_plane.kubeconfig)) as client:
-        yield client
-
-
-def reconciler(kube: Kube) -> Reconciler:
-    def clock() -> dt.datetime:
-        return dt.datetime.now(dt.UTC)
-
-    return Reconciler(kube, OperatorSettings(), NoFleet(), OperatorMetrics(), clock=clock)
 
 
 async def end_state(kube: Kube, namespace: str) -> dict[tuple[str, str], Any]:

@@ -13,6 +13,7 @@ images:
     {{- else }} []
     {{- end }}
 resync_seconds: {{ .Values.settings.resyncSeconds }}
+max_writes_per_second: {{ .Values.settings.maxWritesPerSecond }}
 max_status_writes_per_second: {{ .Values.settings.maxStatusWritesPerSecond }}
 metrics:
   host: 0.0.0.0

@@ -5,7 +5,7 @@ import contextlib
 import datetime as dt
 import logging
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import Self
 
@@ -57,6 +57,7 @@ class Fleet:
         self._inbox = Inbox(topics, self._table)
         self._desk = EnrolmentDesk(self._connection, topics, self._enrolment, self._wanted_device)
         self._wanted: Mapping[str, DesiredDevice] | None = None
+        self._kept: frozenset[str] = frozenset()
         self._published: dict[str, bytes] = {}
         self._told_link: dict[str, float] = {}
         self._sync_lock, self._reconnected = asyncio.Lock(), asyncio.Event()
@@ -92,10 +93,11 @@ class Fleet:
         """Why the broker is not connected; empty while it is."""
         return self._connection.problem
 
-    async def sync(self, devices: Sequence[DesiredDevice]) -> SyncResult:
+    async def sync(self, devices: Sequence[DesiredDevice], *, kept: Collection[str] = ()) -> SyncResult:
         """Bring the broker to exactly these devices and tell each what is wanted of it. Doing it again changes nothing.
 
-        Without a connection the list is kept and brought about as soon as there is one.
+        Nothing changes for those that are `kept`: what is wanted of them cannot be read. Without a connection the list
+        is kept and brought about as soon as there is one.
 
         Raises:
             OurError: a device stands twice, or the broker refuses. RetryableError: it cannot be reached now.
@@ -109,10 +111,10 @@ class Fleet:
                 problems[device.name] = str(error)
         if len(wanted) + len(problems) != len(devices):
             raise OurError("a device stands twice in the list of the fleet")
-        self._wanted = MappingProxyType(wanted)
+        self._wanted, self._kept = MappingProxyType(wanted), frozenset(kept)
         now = asyncio.get_running_loop().time()
-        self._table.track(wanted.keys(), now)
-        self._inbox.keep(wanted.keys())
+        self._table.track(wanted.keys() | self._kept, now)
+        self._inbox.keep(wanted.keys() | self._kept)
         async with self._sync_lock:
             result = await self._bring_about()
         return SyncResult(num_changes=result.num_changes, problems={**result.problems, **problems})
@@ -180,7 +182,7 @@ class Fleet:
         state = await self._security.state()
         # The broker may have forgotten which tokens were used; this operator may not know what the broker does.
         used = self._enrolment.used
-        plan = plan_security(state, tuple(wanted.values()), self._topics, now=time.time(), used=used)
+        plan = plan_security(state, tuple(wanted.values()), self._topics, now=time.time(), used=used, kept=self._kept)
         self._enrolment.restore_used(plan.used_joins)
         await self._security.run(plan.commands)
         num_twins = 0

@@ -63,8 +63,9 @@ def plan_security(
     *,
     now: float,
     used: Collection[tuple[str, str]] = (),
+    kept: Collection[str] = (),
 ) -> SecurityPlan:
-    """`used` are (device, digest) of tokens known to be used, `now` in Unix seconds.
+    """`used` are (device, digest) of tokens known to be used, `now` in Unix seconds, `kept` devices left as they are.
 
     Doing what the plan says and planning again gives no commands but those of revocation.
     """
@@ -90,7 +91,7 @@ def plan_security(
                 commands += _open_join(state, device.name, device.join, topics)
         else:
             commands += _forget(state, join_client(device.name), JOIN_ROLE + device.name)
-    removed = _unwanted(state, {device.name for device in devices})
+    removed = _unwanted(state, {*kept, *(device.name for device in devices)})
     for name in removed:
         commands += _forget(state, name, DEVICE_ROLE + name)
         commands += _forget(state, join_client(name), JOIN_ROLE + name)

@@ -71,6 +71,8 @@ async def test_a_device_that_is_refused_is_let_in_when_there_is_room() -> None:
     replica.engine.opened.clear()
     stranger.ours.send(stranger.frame_of(Finish(reason=FinishReason.CANCELLED, counters=Counters())))
     await replica.engine.opened.wait()
+    for _ in range(100):  # turns of the loop, in which the replica's Ready reaches the device
+        await asyncio.sleep(0)
     device.engine.release()
     closed = await asking
     assert (closed.reason, device.text) == (FinishReason.STOP, TEXT)

@@ -11,11 +11,12 @@ from dragon_core.errors import CapacityError, EngineError, PromptTooLongError
 from dragon_core.messages import Accepted, ChatMessage, Finish, FinishReason, Open, Ready
 from dragon_core.session.link import LinkEstimate
 from dragon_core.session.wire import Wire
-from dragon_core.types import Sampling
+from dragon_core.types import Sampling, WeightingRule
 from dragon_runtime.answer_schema import DragonSummary
 from dragon_runtime.memory_channel import MemoryChannel, memory_channel_pair
 from dragon_runtime.metrics import PeerMetrics
 from dragon_runtime.settings import PeerSettings
+from dragon_runtime.settings.groups import WeightingSettings
 from edge_daemon.answers import AnswerMode, AnswerRequest, AnswerSummary, AnswerToken, ConversationError
 from edge_daemon.session_answers import SessionAnswers
 from tests.fakes.answers import ALL_GOOD
@@ -105,6 +106,21 @@ async def test_an_answer_that_missed_the_cloud_has_it_looked_for() -> None:
         _, summary = await given(items)
     assert summary.dragon.degraded_tokens == summary.dragon.num_tokens
     assert device.num_degraded_answers == 1
+
+
+async def test_new_settings_hold_for_the_next_answer() -> None:
+    device = Device()
+    weighting = WeightingSettings(rule=WeightingRule.EQUAL)
+    device.answers.configure(PeerSettings(window=7, nucleus=0.5, weighting=weighting))
+    async with device.answers.answer(request(mode=AnswerMode.BOTH)) as items:
+        _, summary = await given(items)
+    assert device.theirs is not None
+    frame = await device.theirs.receive()
+    assert frame is not None
+    opening = codec.decode(frame).message
+    assert isinstance(opening, Open)
+    assert (opening.window, opening.fingerprint.nucleus) == (7, 0.5)
+    assert opening.fingerprint.weighting_rule is summary.dragon.weighting is WeightingRule.EQUAL
 
 
 async def test_the_longest_answer_ends_by_its_length() -> None:

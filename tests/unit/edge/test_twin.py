@@ -6,13 +6,31 @@ from typing import Any
 
 import pytest
 
-from dragon_core.fleet import Configuration, Desired, DeviceModel, SamplingDefaults
+from dragon_core.fleet import (
+    Aggregation,
+    AgreedWeighting,
+    Configuration,
+    Desired,
+    DeviceModel,
+    SamplingDefaults,
+)
+from dragon_core.types import CouplingKind, WeightingRule
 from dragon_runtime.settings import LogLevel, PlacementChoice
 from edge_daemon.fleet.twin import Twin, configured, problem_of
 from edge_daemon.settings import EdgeSettings
 
 GOOD = DeviceModel(url="https://models.example/good.gguf", sha256="a" * 64)
 OTHER = DeviceModel(url="https://models.example/other.gguf", sha256="b" * 64)
+
+
+AGGREGATION = Aggregation(
+    coupling=CouplingKind.INDEPENDENT,
+    weighting=AgreedWeighting(rule=WeightingRule.CONTRAST, temperature=0.2, beta=0.75, gamma=0.25),
+    max_published_tokens=32,
+    nucleus=0.9,
+    num_passages=6,
+    passages_per_context=1,
+)
 
 
 def settings(folder: Path, **given: Any) -> EdgeSettings:
@@ -47,9 +65,18 @@ def test_what_is_wanted_wins_and_the_rest_stays(tmp_path: Path) -> None:
     assert configured(own, Configuration(), None) == own
 
 
+def test_what_both_ends_must_agree_on_is_taken_over(tmp_path: Path) -> None:
+    found = configured(settings(tmp_path, branches=1), Configuration(aggregation=AGGREGATION), None)
+    weighting = found.weighting.to_weighting()
+    assert (weighting.rule, weighting.temperature, weighting.beta, weighting.gamma) == ("contrast", 0.2, 0.75, 0.25)
+    assert (found.coupling, found.max_published_tokens, found.nucleus) == (CouplingKind.INDEPENDENT, 32, 0.9)
+    assert (found.num_passages, found.passages_per_context) == (6, 1)
+
+
 @pytest.mark.parametrize(
     ("given", "reason"),
     [
+        (Configuration(aggregation=AGGREGATION), "branches 2 needs 14 sequences"),
         (Configuration(branches=16), "branches 16 needs 32 sequences .*num_sequences 8"),
         (Configuration(sampling=SamplingDefaults(max_tokens=2048)), "does not fit into model.context_length 2048"),
         (Configuration(branches=4, window=1024), ""),

@@ -190,3 +190,14 @@ def test_any_history_ends_as_a_new_broker_would(history: list[list[DesiredDevice
         assert {command["command"] for command in again.commands} <= {"disableClient"}
     fresh.sync(*history[-1])
     assert broker.state == fresh.state
+
+
+def test_what_is_wanted_of_a_device_cannot_be_read_and_it_stays() -> None:
+    broker = PaperBroker()
+    broker.sync(DesiredDevice(name="d1"), DesiredDevice(name="d2"))
+    before = broker.state
+    plan = plan_security(broker.state, [DesiredDevice(name="d1")], TOPICS, now=NOW, kept=["d2"])
+    broker.run(plan.commands)
+    assert (broker.state, plan.removed) == (before, ())
+    broker.sync(DesiredDevice(name="d1"))
+    assert "d2" not in broker.clients

@@ -1,0 +1,163 @@
+"""Two thousand devices that come and go all at once: what the operator writes stays under its rate."""
+
+import asyncio
+import re
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dragon_core.fleet import LinkReport, Presence, PresenceEvent, encode
+from dragon_core.topics import FleetTopic, Topics
+from dragon_operator import names
+from dragon_runtime.mqtt_connection import MqttConnection
+from edge_daemon.fleet.member import new_session
+from tests.control_plane.deployments import deploy_beside
+from tests.control_plane.running_operator import RunningOperator
+from tests.fleet_broker import FleetBroker
+from tests.kubernetes_cluster.control_plane import ControlPlane
+from tests.kubernetes_cluster.objects import Objects
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.timeout(600)
+
+NUM_DEVICES = 2000
+NUM_MOODS = 3
+HEARTBEAT_SECONDS = 30
+WRITES_PER_SECOND, STATUSES_PER_SECOND = 50, 25
+BURST = 60
+"""What may be written at once after a quiet time, and the deployment's own status."""
+EXPIRES = "2099-01-01T00:00:00Z"
+
+
+class ApiWrites:
+    """What the API server says was written since the last look: (all of ours, statuses of devices) per second."""
+
+    def __init__(self, objects: Objects) -> None:
+        self._objects = objects
+        self._at, self._counts = time.monotonic(), self._count()
+
+    def _count(self) -> tuple[float, float]:
+        text = str(
+            self._objects.client.call_api("/metrics", "GET", auth_settings=["BearerToken"], response_type="str")[0]
+        )
+        every = statuses = 0.0
+        for labels, value in re.findall(r"^apiserver_request_total\{(.*?)\} (\S+)$", text, re.MULTILINE):
+            is_write = re.search(r'verb="(POST|PUT|PATCH|APPLY|DELETE)"', labels) is not None
+            if not is_write or 'resource="leases"' in labels:  # of controllers that tell that they lead
+                continue
+            every += float(value)
+            if 'resource="edgedevices"' in labels and 'subresource="status"' in labels:
+                statuses += float(value)
+        return every, statuses
+
+    def look(self) -> tuple[float, float, float]:
+        """(seconds, writes, writes of the status of devices) since the last look."""
+        at, counts = time.monotonic(), self._count()
+        seconds, changes = at - self._at, [now - before for now, before in zip(counts, self._counts, strict=True)]
+        self._at, self._counts = at, counts
+        return seconds, changes[0], changes[1]
+
+
+def make_enrolled(objects: Objects, namespace: str, name: str) -> None:
+    """A device that has its certificate."""
+    objects.apply(
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": names.DEVICE_KIND,
+            "metadata": {"name": name, "namespace": namespace},
+            "spec": {"deployment": "helpdesk"},
+        }
+    )
+    certificate = {"serialNumber": "01", "expires": EXPIRES, "joinTokenGeneration": 1}
+    objects.write_status(names.API_VERSION, names.DEVICE_KIND, name, namespace, {"certificate": certificate})
+
+
+class Crowd:
+    """All devices at once, over one connection that may speak for each."""
+
+    def __init__(self, connection: MqttConnection, topics: Topics, devices: list[str]) -> None:
+        self._connection, self._topics, self._devices = connection, topics, devices
+
+    async def arrive(self) -> None:
+        """Every device is born and heard."""
+        session = new_session()
+        for sequence, device in enumerate(self._devices):
+            await self._say(device, FleetTopic.PRESENCE, encode(Presence(session=session, event=PresenceEvent.BIRTH)))
+            await self._say(device, FleetTopic.LINK, encode(LinkReport(session=session, sequence=sequence)))
+        self._session = session
+
+    async def vanish(self) -> None:
+        """The broker loses every device."""
+        for device in self._devices:
+            lost = Presence(session=self._session, event=PresenceEvent.LOST)
+            await self._say(device, FleetTopic.PRESENCE, encode(lost))
+
+    async def beat(self) -> None:
+        """They go on being there."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_SECONDS / 3)
+            for device in self._devices:
+                await self._say(device, FleetTopic.LINK, encode(LinkReport(session=self._session, sequence=0)))
+
+    async def _say(self, device: str, kind: FleetTopic, payload: bytes) -> None:
+        await self._connection.publish(
+            self._topics.fleet(device, kind), payload, is_retained=kind is FleetTopic.PRESENCE
+        )
+
+
+async def until(is_so: Callable[[], bool], what: str, *, seconds: float) -> None:
+    await asyncio.to_thread(wait_until, is_so, what, seconds=seconds)
+
+
+def num_ready(objects: Objects, namespace: str) -> int:
+    def is_ready(device: dict[str, Any]) -> bool:
+        conditions = (device.get("status") or {}).get("conditions") or []
+        return any(c["type"] == "Ready" and c["status"] == "True" for c in conditions)
+
+    return sum(is_ready(device) for device in objects.find(names.API_VERSION, names.DEVICE_KIND, namespace))
+
+
+async def test_a_storm_of_presence_does_not_flood_the_api_server(
+    control_plane: ControlPlane, installed: None, namespace: str, tmp_path: Path
+) -> None:
+    objects, topics = control_plane.objects, Topics(namespace, "helpdesk")
+    devices = [f"device-{number}" for number in range(NUM_DEVICES)]
+    operator = RunningOperator(
+        tmp_path / "operator",
+        control_plane.kubeconfig,
+        namespaces=[namespace],
+        lease_namespace=namespace,
+        resync_seconds=60,
+        max_writes_per_second=WRITES_PER_SECOND,
+        max_status_writes_per_second=STATUSES_PER_SECOND,
+    )
+    with ThreadPoolExecutor(4) as pool:
+        await asyncio.to_thread(lambda: list(pool.map(lambda name: make_enrolled(objects, namespace, name), devices)))
+    async with FleetBroker(tmp_path / "broker", topics) as broker:
+        deploy_beside(objects, broker, namespace, devices={"heartbeatSeconds": HEARTBEAT_SECONDS})
+        writes = ApiWrites(objects)
+        with operator:
+            async with MqttConnection(broker.settings("operator"), client_id="crowd") as connection:
+                await connection.wait_until_connected()
+                crowd = Crowd(connection, topics, devices)
+                for _ in range(NUM_MOODS):
+                    await crowd.arrive()
+                    await crowd.vanish()
+                await crowd.arrive()
+                beating = asyncio.create_task(crowd.beat(), name="beat")
+                try:
+                    await until(
+                        lambda: num_ready(objects, namespace) == NUM_DEVICES, "the last word is told", seconds=400
+                    )
+                finally:
+                    beating.cancel()
+            seconds, every, statuses = writes.look()
+            assert every <= WRITES_PER_SECOND * seconds + BURST, (seconds, every, statuses)
+            # Each is told of at most once in its turn: thousands of changes made far fewer writes.
+            assert statuses <= 3 * NUM_DEVICES, (seconds, every, statuses)
+            assert statuses >= NUM_DEVICES
+        assert "Traceback" not in operator.log
