@@ -18,7 +18,8 @@ MAX_MESSAGE_BYTES = 16 * 1024
 
 Text = Annotated[str, msgspec.Meta(max_length=500)]
 Short = Annotated[str, msgspec.Meta(max_length=128)]
-Pem = Annotated[str, msgspec.Meta(max_length=8192)]
+MAX_PEM_CHARACTERS = 8192
+Pem = Annotated[str, msgspec.Meta(max_length=MAX_PEM_CHARACTERS)]
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

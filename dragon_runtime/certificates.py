@@ -3,9 +3,12 @@
 An issued key is returned or written to its file and kept nowhere else; the key of a request never leaves its device.
 """
 
+import contextlib
 import datetime as dt
 import ipaddress
 import os
+import ssl
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -224,6 +227,51 @@ def is_key_of(key_pem: bytes, certificate: bytes) -> bool:
         return key.public_key() == x509.load_pem_x509_certificate(certificate).public_key()
     except (ValueError, TypeError, UnsupportedAlgorithm):
         return False
+
+
+def server_problem(certificate: bytes, key: bytes, ca: bytes, *, hosts: Iterable[str]) -> str | None:
+    """Why clients that trust `ca` would not believe a server with this chain and key at `hosts`; None: they would.
+
+    It is tried, in memory: what OpenSSL says of a chain, its names and its end is what a client would say.
+    """
+    server, client = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    try:
+        _load_identity(server, certificate, key)
+    except (ssl.SSLError, ValueError) as error:
+        return f"the certificate and the key are no PEM, or do not belong together: {error}"
+    try:
+        client.load_verify_locations(cadata=ca.decode("ascii"))
+    except (ssl.SSLError, ValueError) as error:
+        return f"the authority's certificate cannot be used: {error}"
+    for host in hosts:
+        try:
+            _shake_hands(server, client, host)
+        except ssl.SSLCertVerificationError as error:
+            return f"{host}: {error.verify_message}"
+        except (ssl.SSLError, ValueError) as error:
+            return f"{host}: {error}"
+    return None
+
+
+def _load_identity(context: ssl.SSLContext, certificate: bytes, key: bytes) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        certificate_file, key_file = Path(folder, "tls.crt"), Path(folder, "tls.key")
+        certificate_file.write_bytes(certificate)
+        write_secret(key_file, key)
+        # With a password nobody is asked for one.
+        context.load_cert_chain(certificate_file, key_file, password="")
+
+
+def _shake_hands(server: ssl.SSLContext, client: ssl.SSLContext, host: str) -> None:
+    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
+    asking = client.wrap_bio(to_client, to_server, server_hostname=host)
+    answering = server.wrap_bio(to_server, to_client, server_side=True)
+    while True:
+        with contextlib.suppress(ssl.SSLWantReadError):
+            asking.do_handshake()
+            return
+        with contextlib.suppress(ssl.SSLWantReadError):
+            answering.do_handshake()
 
 
 def write_secret(path: Path, content: bytes) -> None:

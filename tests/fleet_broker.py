@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Self
 
 from dragon_core.topics import Topics
-from dragon_runtime.certificates import CertificateFolder, Identity
+from dragon_runtime.certificates import CertificateAuthority, CertificateFolder, Identity
 from dragon_runtime.mosquitto import free_port
 from dragon_runtime.mosquitto_cluster import SECURITY_FILE, cluster_configuration, initial_security
 from dragon_runtime.settings.groups import BrokerSettings
@@ -23,14 +23,18 @@ def find_plugin() -> str | None:
 class FleetBroker:
     """Keeps its state in `folder`; it can be killed and started again, with or without that state."""
 
-    def __init__(self, folder: Path, topics: Topics) -> None:
+    def __init__(self, folder: Path, topics: Topics, *, server_authority: CertificateAuthority | None = None) -> None:
+        """`server_authority` certifies the broker itself, where it is not who certifies its clients."""
         self.folder, self.topics = folder, topics
         self.data_folder, tls_folder = folder / "data", folder / "tls"
         for made in (self.data_folder, tls_folder):
             made.mkdir(parents=True)
         self.certificates = CertificateFolder(folder / "identities", name="fleet")
         self.authority = self.certificates.authority
-        issued = self.authority.issue_server("broker", hosts=["localhost", "127.0.0.1"])
+        self.server_authority = server_authority or self.authority
+        self.ca_file = folder / "server-ca.pem"
+        self.ca_file.write_bytes(self.server_authority.certificate)
+        issued = self.server_authority.issue_server("broker", hosts=["localhost", "127.0.0.1"])
         (tls_folder / "tls.crt").write_bytes(issued.certificate)
         (tls_folder / "tls.key").write_bytes(issued.key or b"")
         (tls_folder / "ca.crt").write_bytes(self.authority.certificate)
@@ -70,7 +74,7 @@ class FleetBroker:
         return BrokerSettings(
             host="127.0.0.1",
             port=self.port,
-            ca_file=self.certificates.certificate_file,
+            ca_file=self.ca_file,
             certificate_file=identity.certificate_file,
             key_file=identity.key_file,
         )

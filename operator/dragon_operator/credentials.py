@@ -1,7 +1,7 @@
 """Credentials of a deployment, as Secrets: made once, kept, made again before they end. Nothing is logged.
 
-Two authorities: the inner one vouches for Triton and those who call it, the broker's for the broker, the operator, the
-cloud peers and the devices. A device's certificate opens nothing but the broker.
+Two authorities: the inner one vouches for Triton and those who call it, the broker's for the operator, the cloud peers,
+the devices and, unless its certificate is given, the broker. A device's certificate opens nothing but the broker.
 """
 
 import base64
@@ -14,13 +14,14 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from dragon_core.errors import SettingsError
+from dragon_core.fleet import MAX_PEM_CHARACTERS
 from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.names import Component
 from dragon_operator.objects.broker import server_hosts
 from dragon_operator.objects.metadata import metadata
 from dragon_operator.observed import Observed
-from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate
+from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate, server_problem
 from dragon_runtime.mosquitto_cluster import CLOUD_PEER, OPERATOR
 
 AUTHORITY_LIFE = dt.timedelta(days=3650)
@@ -32,6 +33,12 @@ PASSWORD_BYTES = 32
 INNER_AUTHORITY = "inner-ca"
 BROKER_AUTHORITY = "ca"
 OPERATOR_IDENTITY = "operator-tls"
+SERVER_AUTHORITY = "server-ca.crt"
+"""In the broker's Secret: what clients believe a given certificate by. Its `ca.crt` is what it checks clients by."""
+
+
+class SecretMissingError(SettingsError):
+    """A Secret that the spec names is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,10 @@ class Credentials:
 
     secrets: dict[str, Object]
     broker_authority: CertificateAuthority
+    broker_ca: str
+    """PEM that clients believe the broker by."""
+    problem: SettingsError | None = None
+    """Why the certificate that was given to the broker is not used: it keeps the former one."""
 
 
 def plan_credentials(
@@ -48,26 +59,28 @@ def plan_credentials(
     """Keep what is observed and still good, make the rest; certificates with the `revoked` numbers are refused.
 
     Raises:
-        SettingsError: the Secret of an external broker is missing or does not hold an authority; says what it needs.
+        SettingsError: the Secret of an external broker, or with the certificate of one that has none yet, is missing or
+            does not hold what it must; says what it needs.
     """
     made: dict[str, Object] = {}
     inner = _authority(deployment, observed, made, INNER_AUTHORITY, now)
     external = deployment.spec.broker.external
     if external is None:
         broker = _authority(deployment, observed, made, BROKER_AUTHORITY, now)
-        _identity(deployment, observed, made, broker, "broker-tls", "broker", now, hosts=server_hosts(deployment))
+        broker_ca, problem = _broker_identity(deployment, observed, made, broker, now)
     else:
         broker = external_authority(observed, external.secret_ref.name)
+        broker_ca, problem = broker.certificate, None
     _revocations(deployment, observed, made, broker, revoked)
     host = deployment.host(Component.TRITON)
     hosts = [deployment.child("triton"), host, f"{host}.cluster.local"]
     _identity(deployment, observed, made, inner, "triton-tls", "triton", now, hosts=hosts)
     _identity(deployment, observed, made, inner, "triton-client-tls", CLOUD_PEER, now)
-    _identity(deployment, observed, made, broker, "cloud-peer-tls", CLOUD_PEER, now)
-    _identity(deployment, observed, made, broker, OPERATOR_IDENTITY, OPERATOR, now)
+    _identity(deployment, observed, made, broker, "cloud-peer-tls", CLOUD_PEER, now, ca=broker_ca)
+    _identity(deployment, observed, made, broker, OPERATOR_IDENTITY, OPERATOR, now, ca=broker_ca)
     if deployment.spec.milvus.managed is not None:
         _milvus_password(deployment, observed, made)
-    return Credentials(secrets=made, broker_authority=broker)
+    return Credentials(secrets=made, broker_authority=broker, broker_ca=broker_ca.decode(), problem=problem)
 
 
 def external_authority(observed: Observed, name: str) -> CertificateAuthority:
@@ -78,7 +91,7 @@ def external_authority(observed: Observed, name: str) -> CertificateAuthority:
     """
     secret = observed.foreign_secrets.get(name)
     if secret is None:
-        raise SettingsError(
+        raise SecretMissingError(
             f"Secret {name} of spec.broker.external.secretRef is missing: "
             "make it with tls.crt and tls.key of the authority that the broker accepts clients of"
         )
@@ -88,6 +101,31 @@ def external_authority(observed: Observed, name: str) -> CertificateAuthority:
         raise SettingsError(
             f"Secret {name} holds no authority in tls.crt and tls.key (PEM): {type(error).__name__}"
         ) from error
+
+
+def given_certificate(observed: Observed, name: str, hosts: list[str]) -> dict[str, bytes]:
+    """A broker's certificate and key that somebody else made, and what clients believe it by, for the broker's Secret.
+
+    Raises:
+        SettingsError: the Secret is missing, or clients would not believe a broker with it.
+    """
+    where = f"Secret {name} of spec.broker.managed.tls.secretRef"
+    needed = f"tls.crt and tls.key for {', '.join(hosts)}, and ca.crt of their authority"
+    secret = observed.foreign_secrets.get(name)
+    if secret is None:
+        raise SecretMissingError(f"{where} is missing: make it with {needed}")
+    try:
+        certificate, key, ca = (decoded(secret, part) for part in ("tls.crt", "tls.key", "ca.crt"))
+    except KeyError as error:
+        raise SettingsError(f"{where} has no key {error.args[0]}: it needs {needed}") from error
+    problem = server_problem(certificate, key, ca, hosts=hosts)
+    if problem is not None:
+        raise SettingsError(f"clients would not believe the broker with {where}: {problem}; it needs {needed}")
+    if len(ca) > MAX_PEM_CHARACTERS:
+        raise SettingsError(
+            f"ca.crt in {where} has more than {MAX_PEM_CHARACTERS} characters: leave only the broker's authority in it"
+        )
+    return {"tls.crt": certificate, "tls.key": key, SERVER_AUTHORITY: ca}
 
 
 def decoded(secret: Object, key: str) -> bytes:
@@ -137,6 +175,37 @@ def _authority(
     return authority
 
 
+def _broker_identity(
+    deployment: Deployment,
+    observed: Observed,
+    made: dict[str, Object],
+    authority: CertificateAuthority,
+    now: dt.datetime,
+) -> tuple[bytes, SettingsError | None]:
+    """The broker's certificate, given or issued here.
+
+    Returns what clients believe it by, and why a given one is not used: what runs keeps the former one.
+    """
+    managed = deployment.spec.broker.managed
+    if managed is None or managed.tls is None:
+        hosts = server_hosts(deployment)
+        _identity(deployment, observed, made, authority, names.BROKER_IDENTITY, "broker", now, hosts=hosts)
+        return authority.certificate, None
+    name = deployment.child(names.BROKER_IDENTITY)
+    known, problem = observed.get("Secret", name), None
+    hosts = [deployment.host(Component.BROKER), *managed.hosts]
+    try:
+        values = given_certificate(observed, managed.tls.secret_ref.name, hosts)
+    except SettingsError as error:
+        if known is None:
+            raise
+        values, problem = {key: decoded(known, key) for key in known.get("data") or {}}, error
+    values["ca.crt"] = authority.certificate
+    wanted = secret(deployment, name, values, type_="kubernetes.io/tls")
+    made[name] = known if known is not None and known.get("data") == wanted["data"] else wanted
+    return values.get(SERVER_AUTHORITY, authority.certificate), problem
+
+
 def _identity(
     deployment: Deployment,
     observed: Observed,
@@ -147,30 +216,35 @@ def _identity(
     now: dt.datetime,
     *,
     hosts: list[str] | None = None,
+    ca: bytes | None = None,
 ) -> None:
+    """`ca`: what the other end is believed by, where it is not this `authority`."""
     name = deployment.child(part)
+    ca = ca or authority.certificate
     rotation = deployment.annotations.get(names.ROTATION, "")
     annotations = {names.ROTATION: rotation, names.HOSTS: ",".join(hosts or [])}
     known = observed.get("Secret", name)
-    if known is not None and _is_good(known, authority, annotations, now):
+    if known is not None and _is_good(known, authority, ca, annotations, now):
         made[name] = known
         return
     if hosts is None:
         issued = authority.issue_client(common_name, valid=CERTIFICATE_LIFE)
     else:
         issued = authority.issue_server(common_name, hosts=hosts, valid=CERTIFICATE_LIFE)
-    values = {"tls.crt": issued.certificate, "tls.key": issued.key or b"", "ca.crt": authority.certificate}
+    values = {"tls.crt": issued.certificate, "tls.key": issued.key or b"", "ca.crt": ca}
     made[name] = secret(deployment, name, values, type_="kubernetes.io/tls", annotations=annotations)
 
 
-def _is_good(known: Object, authority: CertificateAuthority, annotations: dict[str, str], now: dt.datetime) -> bool:
+def _is_good(
+    known: Object, authority: CertificateAuthority, ca: bytes, annotations: dict[str, str], now: dt.datetime
+) -> bool:
     found = known["metadata"].get("annotations") or {}
     if any(found.get(key, "") != value for key, value in annotations.items()):
         return False
     try:
         certificate = x509.load_pem_x509_certificate(decoded(known, "tls.crt"))
         has_key = bool(decoded(known, "tls.key"))
-        has_authority = decoded(known, "ca.crt") == authority.certificate
+        has_authority = decoded(known, "ca.crt") == ca
         certificate.verify_directly_issued_by(x509.load_pem_x509_certificate(authority.certificate))
     except (KeyError, ValueError, TypeError, InvalidSignature):
         return False

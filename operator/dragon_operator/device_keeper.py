@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from dragon_core.errors import DragonError, SettingsError
 from dragon_core.join_token import JoinToken
 from dragon_core.topics import Topics
@@ -208,12 +210,18 @@ class DeviceKeeper:
                 await self._kube.delete("Secret", names.join_secret(device.name), device.namespace)
             return None
         secret = await self._kube.get("Secret", names.join_secret(device.name), device.namespace)
-        token = known_join_token(secret, device)
-        if token is None and not device.is_token_used:
-            ca = known.credentials.broker_authority.certificate.decode()
+        token, ca = known_join_token(secret, device), known.credentials.broker_ca
+        if token is not None and token.ca == ca:
+            return token
+        if token is not None:
+            # The broker's certificate is another authority's since it was made.
+            token = msgspec.structs.replace(token, ca=ca)
+        elif device.is_token_used:
+            return None
+        else:
             value = random.token_urlsafe(SECRET_BYTES)
             token = join_token(known.deployment, device, ca=ca, secret=value, now=self._clock())
-            await self._kube.apply(join_secret_object(device, token))
+        await self._kube.apply(join_secret_object(device, token))
         return token
 
     async def _write(self, device: Device, *parts: dict[str, Any]) -> None:
@@ -260,7 +268,7 @@ class DeviceKeeper:
             return Open(fleet, made_from, deployment, credentials, stack.pop_all())
 
     def _ca(self, key: Key) -> str:
-        return self._open[key].credentials.broker_authority.certificate.decode()
+        return self._open[key].credentials.broker_ca
 
     async def _follow(self, key: Key, fleet: Fleet) -> None:
         async for report in fleet.reports():

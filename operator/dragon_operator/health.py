@@ -19,7 +19,12 @@ def part_states(deployment: Deployment, observed: Observed, problems: dict[Condi
     states = {
         Condition.MODEL: _model(deployment, observed),
         Condition.TRITON: _workload(
-            deployment, observed, Condition.TRITON, "Deployment", Component.TRITON, deployment.spec.triton.replicas
+            deployment,
+            observed,
+            Condition.TRITON,
+            "Deployment",
+            Component.TRITON,
+            deployment.spec.triton.least_replicas,
         ),
         Condition.STORE: _store(deployment, observed),
         Condition.BROKER: _broker(deployment, observed),
@@ -80,7 +85,7 @@ def _model(deployment: Deployment, observed: Observed) -> State:
     former = "the former model serves on; " if is_served else ""
     if (words := _fetch_failure(pods)) is not None:
         return State(condition, is_served, Reason.MODEL_UNAVAILABLE, f"{former}{words}")
-    if deployment.spec.suspend or deployment.spec.triton.replicas == 0:
+    if deployment.spec.suspend or deployment.spec.triton.least_replicas == 0:
         return State(condition, False, Reason.NO_REPLICAS, "no Triton server runs")
     return State(condition, is_served, Reason.MODEL_LOADING, f"{former}{uri} is being fetched or loaded")
 
@@ -114,11 +119,10 @@ def _broker(deployment: Deployment, observed: Observed) -> State:
 
 
 def _cloud_peer(deployment: Deployment, observed: Observed) -> State:
-    peer = deployment.spec.cloud_peer
-    if peer.autoscaling is None and peer.replicas == 0:
+    wanted = deployment.spec.cloud_peer.least_replicas
+    if wanted == 0:
         message = "spec.cloudPeer.replicas is 0: devices answer alone; set it to 1 or more"
         return State(Condition.CLOUD_PEER, False, Reason.NO_REPLICAS, message)
-    wanted = peer.replicas if peer.autoscaling is None else peer.autoscaling.min_replicas
     return _workload(deployment, observed, Condition.CLOUD_PEER, "Deployment", Component.CLOUD_PEER, wanted)
 
 

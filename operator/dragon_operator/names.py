@@ -26,6 +26,9 @@ REVOKED = f"{GROUP}/revoked"
 AUTHORITY = f"{GROUP}/authority"
 """On a Secret: the authority it was made with."""
 
+BROKER_IDENTITY = "broker-tls"
+"""The Secret with the broker's own certificate, as a part of a name."""
+
 TRITON_PORT = 8001
 TRITON_METRICS_PORT = 8002
 MILVUS_PORT = 19530

@@ -68,4 +68,6 @@ def foreign_secret_names(deployment: Deployment) -> list[str]:
         found.append(spec.milvus.external.secret_ref.name)
     if spec.broker.external is not None:
         found.append(spec.broker.external.secret_ref.name)
+    if spec.broker.managed is not None and spec.broker.managed.tls is not None:
+        found.append(spec.broker.managed.tls.secret_ref.name)
     return sorted(set(found))

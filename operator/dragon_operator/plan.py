@@ -40,7 +40,8 @@ def plan(deployment: Deployment, observed: Observed, secrets: dict[str, Object])
     known = {name: observed.get("Secret", name) for name in secrets}
     actions: list[Action] = [Apply(secret) for name, secret in secrets.items() if secret != known[name]]
     wanted = [stamped(obj, secrets) for obj in desired(deployment)]
-    actions += [Apply(obj) for obj in wanted]
+    # A Job cannot be changed: one that is there stays as it was made.
+    actions += [Apply(obj) for obj in wanted if obj["kind"] != "Job" or observed.get(*names.reference(obj)) is None]
     kept = {names.reference(obj) for obj in wanted}
     actions += [
         Delete(kind, name)
@@ -68,7 +69,9 @@ def stamped(obj: Object, secrets: dict[str, Object]) -> Object:
     if template is None:
         return obj
     mounted = [volume["secret"]["secretName"] for volume in template["spec"]["volumes"] if "secret" in volume]
-    certificates = [secrets[name]["data"].get("tls.crt") for name in mounted if name in secrets]
+    certificates = [
+        secrets[name]["data"].get(key) for name in mounted if name in secrets for key in ("tls.crt", "ca.crt")
+    ]
     if not certificates:
         return obj
     metadata = template["metadata"]

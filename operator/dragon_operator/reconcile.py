@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from dragon_core.errors import SettingsError
 from dragon_operator import names
 from dragon_operator.conditions import Condition, Reason, State, to_status, to_time
-from dragon_operator.credentials import Credentials, plan_credentials
+from dragon_operator.credentials import Credentials, SecretMissingError, plan_credentials
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.health import part_states, summary_states
 from dragon_operator.kube import Kube, RejectedError
@@ -83,10 +83,11 @@ class Reconciler:
                 deployment, observed, self._clock(), revoked=self._fleet.revoked(namespace, name)
             )
         except SettingsError as error:
-            reason = Reason.SECRET_MISSING if "missing" in str(error) else Reason.SECRET_INVALID
-            problems[Condition.BROKER] = State(Condition.BROKER, False, reason, str(error))
+            problems[Condition.BROKER] = _broker_problem(error)
             await self._write(deployment, observed, problems)
             return
+        if credentials.problem is not None:
+            problems[Condition.BROKER] = _broker_problem(credentials.problem)
         problems |= await self._act(deployment, observed, credentials)
         if deployment.spec.suspend:
             await self._fleet.close(namespace, name)
@@ -178,6 +179,11 @@ def spec_problems(deployment: Deployment, observed: Observed) -> dict[Condition,
         field = "spec.milvus.external.secretRef"
         _check(problems, Condition.STORE, observed, reference.name, reference.key, field)
     return problems
+
+
+def _broker_problem(error: SettingsError) -> State:
+    reason = Reason.SECRET_MISSING if isinstance(error, SecretMissingError) else Reason.SECRET_INVALID
+    return State(Condition.BROKER, False, reason, str(error))
 
 
 def _check(

@@ -68,10 +68,29 @@ class Pods(Part, frozen=True, rename="camel"):
     tolerations: list[dict[str, Any]] = []
 
 
-class Triton(Pods, frozen=True, rename="camel"):
-    """The Triton server."""
+class Autoscaling(Part, frozen=True, rename="camel"):
+    """Scales pods by their use of the processor."""
+
+    max_replicas: int
+    min_replicas: int = 1
+    target_cpu_percent: int = 70
+
+
+class ScaledPods(Pods, frozen=True, rename="camel"):
+    """Pods of which there may be several: a given number, or one that an autoscaler writes."""
 
     replicas: int = 1
+    autoscaling: Autoscaling | None = None
+
+    @property
+    def least_replicas(self) -> int:
+        """How many there must be."""
+        return self.replicas if self.autoscaling is None else self.autoscaling.min_replicas
+
+
+class Triton(ScaledPods, frozen=True, rename="camel"):
+    """The Triton server."""
+
     num_threads: int | None = None
     gpu: Gpu = Gpu()
     cache: Cache = Cache()
@@ -114,11 +133,18 @@ class BrokerService(Part, frozen=True, rename="camel"):
     annotations: dict[str, str] = {}
 
 
+class BrokerTls(Part, frozen=True, rename="camel"):
+    """Whose certificate the broker shows."""
+
+    secret_ref: SecretName
+
+
 class ManagedBroker(Pods, frozen=True, rename="camel"):
-    """A mosquitto broker."""
+    """A mosquitto broker; `tls` unset: its certificate is issued by the operator."""
 
     hosts: list[str] = []
     service: BrokerService = BrokerService()
+    tls: BrokerTls | None = None
 
 
 class ExternalBroker(Part, frozen=True, rename="camel"):
@@ -137,21 +163,11 @@ class Broker(Part, frozen=True, rename="camel"):
     external: ExternalBroker | None = None
 
 
-class Autoscaling(Part, frozen=True, rename="camel"):
-    """Scales cloud peers by their use of the processor."""
-
-    max_replicas: int
-    min_replicas: int = 1
-    target_cpu_percent: int = 70
-
-
-class CloudPeer(Pods, frozen=True, rename="camel"):
+class CloudPeer(ScaledPods, frozen=True, rename="camel"):
     """The ends that answer together with devices."""
 
-    replicas: int = 1
     max_sessions: int = 16
     drain_seconds: int = 30
-    autoscaling: Autoscaling | None = None
 
 
 class Weighting(Part, frozen=True, rename="camel"):

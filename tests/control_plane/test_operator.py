@@ -1,12 +1,15 @@
 """The operator against a real API server: objects appear, stay as they should be, and go."""
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dragon_core.join_token import JoinToken
 from dragon_operator import names
+from dragon_runtime.certificates import CertificateAuthority
 from tests.control_plane.deployments import condition, has, play_kubelet, resource, wait_for
 from tests.control_plane.running_operator import RunningOperator
 from tests.kubernetes_cluster.control_plane import ControlPlane
@@ -103,6 +106,30 @@ def test_scaled_by_hand_and_left_to_an_autoscaler(
     wait_until(lambda: objects.get(*scaler) is None, "the autoscaler is gone")
 
 
+def test_triton_is_left_to_its_autoscaler_until_it_goes(
+    control_plane: ControlPlane, namespace: str, operator: RunningOperator
+) -> None:
+    objects = control_plane.objects
+    autoscaled = {"replicas": 2, "autoscaling": {"minReplicas": 3, "maxReplicas": 5}}
+    control_plane.apply(resource(namespace, triton=autoscaled))
+
+    def triton() -> dict[str, Any]:
+        return objects.get("apps/v1", "Deployment", "helpdesk-triton", namespace) or {}
+
+    scaler = ("autoscaling/v2", "HorizontalPodAutoscaler", "helpdesk-triton", namespace)
+    wait_until(lambda: objects.get(*scaler) is not None and bool(triton()), "Triton and an autoscaler")
+    play_kubelet(objects, namespace, lambda: has(objects, namespace, "TritonReady", "True", "Available"), "all servers")
+    assert "3 ready" in condition(objects, namespace, "TritonReady")["message"]
+    objects.patch("apps/v1", "Deployment", "helpdesk-triton", namespace, {"spec": {"replicas": 4}})
+    generation = triton()["metadata"]["generation"]
+    control_plane.apply(resource(namespace, triton={**autoscaled, "numThreads": 2}))
+    wait_until(lambda: triton()["metadata"]["generation"] > generation, "the change arrived")
+    assert triton()["spec"]["replicas"] == 4
+    control_plane.apply(resource(namespace, triton={"replicas": 2}))
+    wait_until(lambda: objects.get(*scaler) is None, "the autoscaler is gone")
+    wait_until(lambda: triton()["spec"]["replicas"] == 2, "the number of the spec")
+
+
 def test_suspended_and_on_again(control_plane: ControlPlane, namespace: str, operator: RunningOperator) -> None:
     objects = control_plane.objects
     control_plane.apply(resource(namespace, suspend=True))
@@ -177,6 +204,101 @@ def test_a_missing_secret_is_named_and_noticed_when_it_comes(
     control_plane.apply(resource(namespace, broker=broker))
     missing = wait_for(objects, namespace, "BrokerReady", "False", "SecretMissing")
     assert "theirs" in missing["message"]
+
+
+def test_a_given_certificate_of_the_broker_is_noticed_used_and_renewed(
+    control_plane: ControlPlane, namespace: str, operator: RunningOperator
+) -> None:
+    objects = control_plane.objects
+    theirs = CertificateAuthority.create("theirs")
+
+    def give(*hosts: str) -> bytes:
+        """Write the Secret as cert-manager does."""
+        issued = theirs.issue_server("broker", hosts=hosts)
+        values = {"tls.crt": issued.certificate, "tls.key": issued.key or b"", "ca.crt": theirs.certificate}
+        objects.apply(
+            {
+                "apiVersion": "v1",
+                "kind": "Secret",
+                "metadata": {"name": "mqtt-tls", "namespace": namespace},
+                "type": "kubernetes.io/tls",
+                "data": {key: base64.b64encode(value).decode() for key, value in values.items()},
+            }
+        )
+        return issued.certificate
+
+    def value(secret: str, key: str) -> bytes:
+        found = objects.get("v1", "Secret", secret, namespace) or {}
+        return base64.b64decode((found.get("data") or {}).get(key, ""))
+
+    def checksum() -> str:
+        found = objects.get("apps/v1", "Deployment", "helpdesk-broker", namespace) or {}
+        annotations = found["spec"]["template"]["metadata"]["annotations"]
+        return str(annotations[f"{names.CHECKSUM}-certificates"])
+
+    managed = {"hosts": ["mqtt.example"], "tls": {"secretRef": {"name": "mqtt-tls"}}}
+    control_plane.apply(resource(namespace, broker={"managed": managed}))
+    missing = wait_for(objects, namespace, "BrokerReady", "False", "SecretMissing")
+    assert "mqtt-tls" in missing["message"]
+    inner = f"helpdesk-broker.{namespace}.svc"
+    give(inner)
+    invalid = wait_for(objects, namespace, "BrokerReady", "False", "SecretInvalid")
+    assert "mqtt.example: Hostname mismatch" in invalid["message"]
+
+    first = give(inner, "mqtt.example")
+    wait_until(lambda: value("helpdesk-broker-tls", "tls.crt") == first, "the broker has it")
+    play_kubelet(objects, namespace, lambda: has(objects, namespace, "Ready", "True"), "all is ready")
+    assert value("helpdesk-broker-tls", "ca.crt") == value("helpdesk-ca", "tls.crt") != theirs.certificate
+    assert value("helpdesk-cloud-peer-tls", "ca.crt") == value("helpdesk-operator-tls", "ca.crt") == theirs.certificate
+    objects.apply(
+        {
+            "apiVersion": names.API_VERSION,
+            "kind": names.DEVICE_KIND,
+            "metadata": {"name": "kiosk", "namespace": namespace},
+            "spec": {"deployment": "helpdesk"},
+        }
+    )
+    wait_until(lambda: bool(value("kiosk-join", "token")), "a join token")
+    assert JoinToken.decode(value("kiosk-join", "token").decode()).ca == theirs.certificate.decode()
+
+    before = checksum()
+    second = give(inner, "mqtt.example")
+    wait_until(lambda: checksum() != before, "the broker is started anew with the renewed one")
+    assert value("helpdesk-broker-tls", "tls.crt") == second
+    before = checksum()
+    objects.delete("v1", "Secret", "mqtt-tls", namespace)
+    wait_for(objects, namespace, "BrokerReady", "False", "SecretMissing")
+    assert value("helpdesk-broker-tls", "tls.crt") == second
+    assert checksum() == before
+
+    control_plane.apply(resource(namespace, broker={"managed": {"hosts": ["mqtt.example"]}}))
+    own = value("helpdesk-ca", "tls.crt")
+    wait_until(lambda: value("helpdesk-cloud-peer-tls", "ca.crt") == own, "the operator's own authority again")
+    wait_until(
+        lambda: JoinToken.decode(value("kiosk-join", "token").decode()).ca == own.decode(), "an open token follows"
+    )
+    assert not value("helpdesk-broker-tls", "server-ca.crt")
+    play_kubelet(objects, namespace, lambda: has(objects, namespace, "Ready", "True"), "all is ready again")
+
+
+def test_other_certificates_do_not_change_the_job_that_loads_documents(
+    control_plane: ControlPlane, namespace: str, operator: RunningOperator
+) -> None:
+    objects = control_plane.objects
+    documents = {"sources": [{"uri": "pvc://handbook/"}]}
+    control_plane.apply(resource(namespace, documents=documents))
+    wait_until(lambda: bool(objects.find("batch/v1", "Job", namespace)), "a Job")
+    wait_until(lambda: bool(condition(objects, namespace, "Ready")), "a status")
+    made = resource(namespace, documents=documents, cloudPeer={"maxSessions": 7})
+    made["metadata"]["annotations"] = {names.ROTATION: "today"}
+    [changed] = control_plane.apply(made)
+
+    def has_seen_it() -> bool:
+        found = objects.get(names.API_VERSION, names.DEPLOYMENT_KIND, "helpdesk", namespace) or {}
+        return bool(found["status"]["observedGeneration"] == changed["metadata"]["generation"])
+
+    wait_until(has_seen_it, "the operator has seen the change")
+    assert condition(objects, namespace, "CloudPeerReady")["reason"] != "Rejected"
 
 
 def test_stops_cleanly(control_plane: ControlPlane, namespace: str, operator: RunningOperator) -> None:

@@ -45,6 +45,19 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         "of no use without cache.size",
     ),
     (
+        "the operator's own Secret",
+        {"broker": {"managed": {"tls": {"secretRef": {"name": "bad-broker-tls"}}}}},
+        {"broker": {"managed": {"tls": {"secretRef": {"name": "bad-broker-tls"}}}}},
+        "the operator keeps its own copy there",
+    ),
+    ("no Secret", {"broker": {"managed": {}}}, {"broker": {"managed": {"tls": {}}}}, "tls.secretRef"),
+    (
+        "upside down servers",
+        {"triton": {"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}},
+        {"triton": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
+        "minReplicas must not be greater",
+    ),
+    (
         "upside down",
         {"cloudPeer": {"autoscaling": {"minReplicas": 2, "maxReplicas": 2}}},
         {"cloudPeer": {"autoscaling": {"minReplicas": 3, "maxReplicas": 2}}},
@@ -112,6 +125,9 @@ def test_defaults_are_filled_in(control_plane: ControlPlane, namespace: str) -> 
     assert spec["deletionPolicy"] == "Retain"
     assert spec["devices"]["heartbeatSeconds"] == 15
     assert spec["cloudPeer"]["replicas"] == 1
+    [made] = control_plane.apply(resource(namespace, triton={"autoscaling": {"maxReplicas": 3}}))
+    scaled = {"minReplicas": 1, "maxReplicas": 3, "targetCpuPercent": 70}
+    assert made["spec"]["triton"]["autoscaling"] == scaled
 
 
 def device(namespace: str, name: str, **spec: Any) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Office:
         self.refusal: OurError | None = None
 
     def _ca(self) -> str:
-        return self.broker.authority.certificate.decode()
+        return self.broker.server_authority.certificate.decode()
 
     async def sign(self, device: str, csr: bytes) -> IssuedCertificate:
         return self.broker.authority.sign(csr, common_name=device, valid=self.valid)
@@ -91,7 +91,7 @@ class Office:
             broker_host="localhost",
             broker_port=self.broker.port,
             enrolment_port=self.broker.enrolment_port,
-            ca=self.broker.authority.certificate.decode(),
+            ca=self._ca(),
             secret=secret,
             expires=expires,
         )
@@ -252,6 +252,25 @@ async def test_a_broker_of_another_authority_is_not_believed(office: Office, tmp
         await enrol(foreign.encode(), tmp_path / "d1")
 
 
+async def test_a_broker_certified_by_another_authority_than_its_clients(tmp_path: Path) -> None:
+    others = CertificateFolder(tmp_path / "others", name="others")
+    async with FleetBroker(tmp_path / "broker", TOPICS, server_authority=others.authority) as broker:
+        office = Office(broker)
+        device, token = office.wanted()
+        assert JoinToken.decode(token).ca == others.authority.certificate.decode()
+        async with office.fleet() as fleet:
+            await fleet.sync([device])
+            await enrol(token, tmp_path / "d1")
+            async with FleetDevice(tmp_path / "d1") as edge:
+                assert _identity(edge).ca_file.read_bytes() == others.authority.certificate
+                await until_state(fleet, PresenceState.READY)
+            # Who certifies the broker lets nobody in.
+            stranger = MqttConnection(broker.settings_of(others.issue("operator")), client_id="stranger")
+            async with stranger:
+                await until(lambda: stranger.problem, "it is refused")
+                assert not stranger.is_connected
+
+
 async def test_an_unreachable_broker_is_named(office: Office, broker: FleetBroker, tmp_path: Path) -> None:
     _, token = office.wanted()
     broker.stop()
@@ -344,7 +363,7 @@ async def test_a_device_cannot_log_in_without_its_certificate(
 
 
 async def log_in(broker: FleetBroker, user: str, password: str | None) -> None:
-    context = ssl.create_default_context(cafile=str(broker.certificates.certificate_file))
+    context = ssl.create_default_context(cafile=str(broker.ca_file))
     async with aiomqtt.Client(
         "localhost",
         broker.enrolment_port,

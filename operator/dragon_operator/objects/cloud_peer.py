@@ -10,6 +10,7 @@ from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object, digest
 from dragon_operator.names import Component
 from dragon_operator.objects.metadata import container, disruption_budget, metadata, pod_template, secret_volume
+from dragon_operator.objects.scaling import autoscalers, replicas
 from dragon_operator.sources import volume_path
 from dragon_operator.spec import Pods
 
@@ -26,9 +27,8 @@ def cloud_peer_objects(deployment: Deployment) -> list[Object]:
         _settings_map(deployment),
         _deployment(deployment),
         disruption_budget(deployment, Component.CLOUD_PEER),
+        *autoscalers(deployment, Component.CLOUD_PEER, deployment.spec.cloud_peer),
     ]
-    if deployment.spec.cloud_peer.autoscaling is not None and not deployment.spec.suspend:
-        made.append(_autoscaler(deployment))
     if deployment.spec.documents.sources and not deployment.spec.suspend:
         made.append(_documents_job(deployment))
     return made
@@ -124,8 +124,7 @@ def _volumes(deployment: Deployment) -> list[Object]:
 
 
 def _deployment(deployment: Deployment) -> Object:
-    spec = deployment.spec
-    peer = spec.cloud_peer
+    peer = deployment.spec.cloud_peer
     health = {"port": names.CLOUD_PEER_PORT}
     server = container(
         deployment,
@@ -151,6 +150,7 @@ def _deployment(deployment: Deployment) -> Object:
         volumeMounts=_mounts(),
     )
     made: Object = {
+        **replicas(deployment, peer),
         "selector": {"matchLabels": names.selector(deployment.name, Component.CLOUD_PEER)},
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
         "template": pod_template(
@@ -163,41 +163,11 @@ def _deployment(deployment: Deployment) -> Object:
             terminationGracePeriodSeconds=peer.drain_seconds + GRACE_SECONDS,
         ),
     }
-    # Left alone where an autoscaler writes it.
-    if spec.suspend:
-        made["replicas"] = 0
-    elif peer.autoscaling is None:
-        made["replicas"] = peer.replicas
     return {
         "apiVersion": "apps/v1",
         "kind": "Deployment",
         "metadata": metadata(deployment, deployment.child("cloud-peer"), Component.CLOUD_PEER),
         "spec": made,
-    }
-
-
-def _autoscaler(deployment: Deployment) -> Object:
-    name = deployment.child("cloud-peer")
-    autoscaling = deployment.spec.cloud_peer.autoscaling
-    assert autoscaling is not None  # noqa: S101 - the caller asked
-    return {
-        "apiVersion": "autoscaling/v2",
-        "kind": "HorizontalPodAutoscaler",
-        "metadata": metadata(deployment, name, Component.CLOUD_PEER),
-        "spec": {
-            "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": name},
-            "minReplicas": autoscaling.min_replicas,
-            "maxReplicas": autoscaling.max_replicas,
-            "metrics": [
-                {
-                    "type": "Resource",
-                    "resource": {
-                        "name": "cpu",
-                        "target": {"type": "Utilization", "averageUtilization": autoscaling.target_cpu_percent},
-                    },
-                }
-            ],
-        },
     }
 
 

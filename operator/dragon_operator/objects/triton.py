@@ -4,6 +4,7 @@ from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object, digest
 from dragon_operator.names import Component
 from dragon_operator.objects.metadata import container, metadata, pod_template, secret_volume, service
+from dragon_operator.objects.scaling import autoscalers, replicas
 from dragon_operator.sources import VolumePath, volume_path
 
 MODELS_FOLDER = "/opt/models"
@@ -23,6 +24,7 @@ def triton_objects(deployment: Deployment) -> list[Object]:
     made = [
         _deployment(deployment),
         service(deployment, Component.TRITON, {"grpc": names.TRITON_PORT, "metrics": names.TRITON_METRICS_PORT}),
+        *autoscalers(deployment, Component.TRITON, deployment.spec.triton),
     ]
     if deployment.spec.triton.cache.size is not None:
         made.append(_cache(deployment))
@@ -46,8 +48,7 @@ def _parameters(deployment: Deployment) -> dict[str, int]:
 
 
 def _deployment(deployment: Deployment) -> Object:
-    spec = deployment.spec
-    triton = spec.triton
+    triton = deployment.spec.triton
     template = pod_template(
         deployment,
         Component.TRITON,
@@ -63,7 +64,7 @@ def _deployment(deployment: Deployment) -> Object:
         "kind": "Deployment",
         "metadata": metadata(deployment, deployment.child("triton"), Component.TRITON),
         "spec": {
-            "replicas": 0 if spec.suspend else triton.replicas,
+            **replicas(deployment, triton),
             # The new model is loaded before the old one goes.
             "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxUnavailable": 0, "maxSurge": 1}},
             "progressDeadlineSeconds": 1800,

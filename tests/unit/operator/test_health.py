@@ -121,6 +121,23 @@ def test_the_old_model_serves_while_the_new_one_loads() -> None:
     assert found[Condition.DEGRADED].is_true is True
 
 
+@pytest.mark.parametrize(
+    ("field", "component", "condition"),
+    [("triton", Component.TRITON, Condition.TRITON), ("cloudPeer", Component.CLOUD_PEER, Condition.CLOUD_PEER)],
+)
+def test_an_autoscaled_part_wants_the_fewest_it_may_have(
+    field: str, component: Component, condition: Condition
+) -> None:
+    made = sample.deployment({field: {"replicas": 1, "autoscaling": {"minReplicas": 3, "maxReplicas": 5}}})
+    observed = sample.ready(sample.applied(made))
+    status = sample.workload(observed, component)["status"]
+    found = states(made, observed)
+    assert (found[condition].reason, found[condition].message[:6]) == (Reason.UPDATING, "1 of 3")
+    status |= {"replicas": 4, "readyReplicas": 4, "updatedReplicas": 4}
+    assert states(made, observed)[condition].reason is Reason.AVAILABLE
+    assert states(made, observed)[Condition.READY].is_true
+
+
 def test_suspended_is_no_failure() -> None:
     made = sample.deployment({"suspend": True})
     found = states(made, sample.ready(sample.applied(made)))

@@ -21,7 +21,7 @@ EVERYTHING: dict[str, Any] = {
         "secretRef": {"name": "hub"},
     },
     "triton": {
-        "replicas": 2,
+        "autoscaling": {"maxReplicas": 3},
         "gpu": {"count": 1},
         "cache": {"size": "20Gi", "storageClassName": "fast"},
         "resources": {"limits": {"memory": "8Gi"}},
@@ -115,6 +115,7 @@ def test_a_second_plan_changes_nothing_but_applies_again() -> None:
     ("spec", "gone"),
     [
         ({"cloudPeer": {}}, ("HorizontalPodAutoscaler", "helpdesk-cloud-peer")),
+        ({"triton": {}}, ("HorizontalPodAutoscaler", "helpdesk-triton")),
         ({"networkPolicy": {"enabled": False}}, ("NetworkPolicy", "helpdesk-triton")),
         ({"milvus": {"external": {"uri": "http://milvus:19530"}}}, ("StatefulSet", "helpdesk-milvus")),
     ],
@@ -152,12 +153,15 @@ def test_what_others_made_is_left_alone() -> None:
     assert not [action for action in plan(made, observed, secrets) if isinstance(action, Delete)]
 
 
-def test_an_autoscaled_deployment_has_no_replicas() -> None:
-    objects = desired(sample.deployment({"cloudPeer": {"autoscaling": {"maxReplicas": 4}, "replicas": 2}}))
-    peers = next(obj for obj in objects if names.reference(obj) == ("Deployment", "helpdesk-cloud-peer"))
-    assert "replicas" not in peers["spec"]
-    scaler = next(obj for obj in objects if obj["kind"] == "HorizontalPodAutoscaler")
-    assert scaler["spec"]["maxReplicas"] == 4
+@pytest.mark.parametrize(("field", "name"), [("cloudPeer", "helpdesk-cloud-peer"), ("triton", "helpdesk-triton")])
+def test_an_autoscaled_deployment_has_no_replicas(field: str, name: str) -> None:
+    objects = desired(sample.deployment({field: {"autoscaling": {"maxReplicas": 4}, "replicas": 2}}))
+    replicas = {obj["metadata"]["name"]: obj["spec"].get("replicas") for obj in objects if obj["kind"] == "Deployment"}
+    assert [key for key, value in replicas.items() if value is None] == [name]
+    [scaler] = [obj for obj in objects if obj["kind"] == "HorizontalPodAutoscaler"]
+    assert scaler["metadata"]["name"] == scaler["spec"]["scaleTargetRef"]["name"] == name
+    assert (scaler["spec"]["minReplicas"], scaler["spec"]["maxReplicas"]) == (1, 4)
+    assert scaler["spec"]["metrics"][0]["resource"]["target"]["averageUtilization"] == 70
 
 
 def test_suspended_servers_do_not_run() -> None:
@@ -179,6 +183,15 @@ def test_another_model_makes_new_triton_pods_and_no_others() -> None:
     for component in (Component.TRITON, Component.BROKER, Component.MILVUS, Component.CLOUD_PEER):
         same = checksums(component, {}, first) == checksums(component, other, first)
         assert same is (component is not Component.TRITON), component
+
+
+def test_a_job_that_is_there_stays_as_it_was_made() -> None:
+    observed = sample.applied(sample.deployment(EVERYTHING))
+    made = sample.deployment(EVERYTHING, annotations={names.ROTATION: "today"})
+    secrets = plan_credentials(made, observed, sample.NOW).secrets
+    kinds_applied = {action.obj["kind"] for action in plan(made, observed, secrets) if isinstance(action, Apply)}
+    assert "Deployment" in kinds_applied
+    assert "Job" not in kinds_applied
 
 
 def test_only_the_broker_is_open_to_all() -> None:

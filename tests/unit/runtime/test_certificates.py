@@ -9,7 +9,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from dragon_core.errors import PeerError
-from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate, KeyAndRequest
+from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate, KeyAndRequest, server_problem
 
 DAY = dt.timedelta(days=1)
 
@@ -95,3 +95,31 @@ def test_the_parts_of_a_life(authority: CertificateAuthority) -> None:
     assert issued.is_past(0.5, middle)
     assert not issued.is_past(0.6, middle)
     assert issued.is_past(1.0, issued.expires)
+
+
+def test_a_server_is_believed_at_its_names_while_it_is_valid(authority: CertificateAuthority) -> None:
+    other = CertificateAuthority.create("other")
+    made = authority.issue_server("server", hosts=["a.example", "*.b.example", "10.0.0.1"], valid=DAY)
+    ended = authority.issue_server("server", hosts=["a.example"], valid=-dt.timedelta(minutes=1))
+    client = authority.issue_client("a.example", valid=DAY)
+
+    def problem(issued: IssuedCertificate, ca: bytes, *hosts: str, key: bytes | None = None) -> str:
+        return server_problem(issued.certificate, key or issued.key or b"", ca, hosts=hosts) or ""
+
+    assert not problem(made, authority.certificate, "a.example", "x.b.example", "10.0.0.1")
+    assert not problem(made, other.certificate + authority.certificate, "a.example")
+    assert "c.example: Hostname mismatch" in problem(made, authority.certificate, "a.example", "c.example")
+    assert "10.0.0.2: IP address mismatch" in problem(made, authority.certificate, "10.0.0.2")
+    assert "expired" in problem(ended, authority.certificate, "a.example")
+    assert "a.example: " in problem(made, other.certificate, "a.example")
+    assert "a.example: " in problem(client, authority.certificate, "a.example")
+    for key in (ended.key, encrypted(made), b"nonsense"):
+        assert "do not belong together" in problem(made, authority.certificate, "a.example", key=key)
+    assert "authority's certificate" in problem(made, b"", "a.example")
+    assert "authority's certificate" in problem(made, b"\xff", "a.example")
+
+
+def encrypted(issued: IssuedCertificate) -> bytes:
+    key = serialization.load_pem_private_key(issued.key or b"", password=None)
+    locked = serialization.BestAvailableEncryption(b"word")
+    return key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, locked)
