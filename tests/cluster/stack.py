@@ -171,6 +171,12 @@ class OutsideDevice:
 
     def ask(self, question: str, **more: Any) -> dict[str, Any]:
         """An answer of the OpenAI-style API, with what it tells of itself."""
+        answer = self.try_to_ask(question, **more)
+        assert answer is not None, self.log_file.read_text()[-3000:]
+        return answer
+
+    def try_to_ask(self, question: str, **more: Any) -> dict[str, Any] | None:
+        """The same; None when it is refused."""
         model = json.loads(self.get("/v1/models") or "{}")["data"][0]["id"]
         body = {
             "model": model,
@@ -180,8 +186,7 @@ class OutsideDevice:
             **more,
         }
         answer = self._curl("/v1/chat/completions", "--json", json.dumps(body), seconds=300)
-        assert answer is not None, self.log_file.read_text()[-3000:]
-        return dict(json.loads(answer))
+        return None if answer is None else dict(json.loads(answer))
 
     def add_document(self, name: str, text: str) -> None:
         """A private document."""

@@ -57,7 +57,11 @@ def asked_while(device: OutsideDevice, act: Any) -> dict[str, Any]:
 
 
 def wait_until_mixed(device: OutsideDevice) -> None:
-    wait_until(lambda: is_mixed(device.ask(QUESTION)), "answers are mixed again", seconds=300)
+    def is_mixed_again() -> bool:
+        answer = device.try_to_ask(QUESTION)
+        return answer is not None and is_mixed(answer)
+
+    wait_until(is_mixed_again, "answers are mixed again", seconds=300)
 
 
 def test_an_answer_comes_from_both_sides(cluster: Cluster, device: OutsideDevice) -> None:
@@ -100,7 +104,43 @@ def test_another_model(cluster: Cluster, device: OutsideDevice) -> None:
     wait_until_mixed(device)
 
 
+def test_what_both_ends_must_agree_on_is_changed_in_one_place(cluster: Cluster, device: OutsideDevice) -> None:
+    weighting = '{"spec":{"aggregation":{"weighting":{"rule":"Equal"}}}}'
+    cluster.kubectl("patch", "dd/helpdesk", "--type=merge", f"--patch={weighting}")
+
+    def is_equal_and_mixed() -> bool:
+        answer = device.try_to_ask(QUESTION)  # refused while only one end has it
+        return answer is not None and is_mixed(answer) and answer["dragon"]["weighting"] == "equal"
+
+    wait_until(is_equal_and_mixed, "both ends weigh anew", seconds=300)
+    cluster.wait_condition("ed/kiosk", "ConfigurationApplied", "True")
+
+
+def test_credentials_are_rotated(cluster: Cluster, device: OutsideDevice) -> None:
+    before = cluster.get("secret/helpdesk-broker-tls")["data"]["tls.crt"]
+    cluster.kubectl("annotate", "dd/helpdesk", "dragon-rag.io/rotate-credentials=now", "--overwrite")
+    wait_until(
+        lambda: cluster.get("secret/helpdesk-broker-tls")["data"]["tls.crt"] != before, "it is issued anew", seconds=60
+    )
+    cluster.wait_condition("dd/helpdesk", "Progressing", "False", seconds=600)
+    cluster.wait_ready(seconds=300)
+    wait_until_mixed(device)
+
+
+def test_suspended_and_on_again(cluster: Cluster, device: OutsideDevice) -> None:
+    cluster.kubectl("patch", "dd/helpdesk", "--type=merge", '--patch={"spec":{"suspend":true}}')
+    label = "--selector=app.kubernetes.io/managed-by=dragon-operator,app.kubernetes.io/instance=helpdesk"
+    wait_until(lambda: not cluster.get("pods", label)["items"], "nothing runs", seconds=300)
+    answer = device.ask(QUESTION)
+    assert answer["dragon"]["degraded_tokens"] == answer["dragon"]["num_tokens"]
+    cluster.kubectl("patch", "dd/helpdesk", "--type=merge", '--patch={"spec":{"suspend":false}}')
+    cluster.wait_ready()
+    wait_until_mixed(device)
+
+
 def test_helm_test_asks_a_question(cluster: Cluster) -> None:
+    upgrade = ["--namespace=dragon-system", "--reset-then-reuse-values", "--wait", "--timeout=5m"]
+    cluster.run("helm", "upgrade", "dragon", str(ROOT / "charts" / "dragon"), *upgrade, seconds=320)
     output = cluster.run("helm", "test", "dragon", "--namespace=dragon-system", "--timeout=15m", seconds=920)
     assert "Succeeded" in output
 

@@ -6,6 +6,8 @@ import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
+import yaml
+from kubernetes.client import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
 
 from dragon_operator import names
@@ -13,6 +15,7 @@ from dragon_operator.kube import Kube
 from dragon_operator.metrics import OperatorMetrics
 from dragon_operator.reconcile import Reconciler
 from dragon_operator.settings import OperatorSettings
+from tests.control_plane.running_operator import CRDS
 from tests.fakes.fleet_view import NoFleet
 from tests.fleet_broker import FleetBroker
 from tests.kubernetes_cluster.objects import Objects
@@ -62,6 +65,27 @@ def deploy_beside(objects: Objects, broker: FleetBroker, namespace: str, **spec:
         "secretRef": {"name": "theirs"},
     }
     objects.apply(resource(namespace, broker={"external": external}, **spec))
+
+
+def older_definition_of(plural: str, field: str) -> dict[str, Any]:
+    """The definition of a resource that takes anything in a field of `spec`."""
+    definition: dict[str, Any] = yaml.safe_load((CRDS / f"{plural}.yaml").read_text())
+    spec = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    spec[field] = {"description": spec[field]["description"], "x-kubernetes-preserve-unknown-fields": True}
+    return definition
+
+
+def apply_once_let_in(objects: Objects, obj: dict[str, Any]) -> None:
+    """Apply what only a definition lets in that the API server may not have heard of yet."""
+
+    def is_let_in() -> bool:
+        try:
+            objects.apply(obj)
+        except ApiException:
+            return False
+        return True
+
+    wait_until(is_let_in, "it is let in", seconds=30)
 
 
 def condition(objects: Objects, namespace: str, kind: str, name: str = "helpdesk") -> dict[str, Any]:

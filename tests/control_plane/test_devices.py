@@ -14,8 +14,8 @@ from dragon_core.topics import Topics
 from dragon_core.types import WeightingRule
 from dragon_operator import names
 from dragon_runtime.settings import PlacementChoice
-from tests.control_plane.deployments import deploy_beside
-from tests.control_plane.running_operator import RunningOperator
+from tests.control_plane.deployments import apply_once_let_in, deploy_beside, older_definition_of
+from tests.control_plane.running_operator import CRDS, RunningOperator
 from tests.fleet_broker import FleetBroker
 from tests.fleet_device import FleetDevice, enrol
 from tests.kubernetes_cluster.control_plane import ControlPlane
@@ -30,15 +30,16 @@ class Office:
     def __init__(self, objects: Objects, namespace: str, broker: FleetBroker, operator: RunningOperator) -> None:
         self.objects, self.namespace, self.broker, self.operator = objects, namespace, broker, operator
 
+    def device_object(self, name: str, **spec: Any) -> dict[str, Any]:
+        return {
+            "apiVersion": names.API_VERSION,
+            "kind": names.DEVICE_KIND,
+            "metadata": {"name": name, "namespace": self.namespace},
+            "spec": {"deployment": "helpdesk", **spec},
+        }
+
     def make_device(self, name: str, **spec: Any) -> None:
-        self.objects.apply(
-            {
-                "apiVersion": names.API_VERSION,
-                "kind": names.DEVICE_KIND,
-                "metadata": {"name": name, "namespace": self.namespace},
-                "spec": {"deployment": "helpdesk", **spec},
-            }
-        )
+        self.objects.apply(self.device_object(name, **spec))
 
     def device(self, name: str) -> dict[str, Any]:
         return self.objects.get(names.API_VERSION, names.DEVICE_KIND, name, self.namespace) or {}
@@ -172,3 +173,23 @@ async def test_a_device_without_a_deployment_is_told(office: Office) -> None:
         }
     )
     await office.until_condition("stray", "Ready", "False", "DeploymentMissing")
+
+
+async def test_a_device_whose_spec_cannot_be_read_stays_as_it_was(office: Office, tmp_path: Path) -> None:
+    office.make_device("kiosk")
+    await enrol(await office.token("kiosk"), tmp_path / "kiosk")
+    async with FleetDevice(tmp_path / "kiosk") as device:
+        await office.until_condition("kiosk", "ConfigurationApplied", "True", "Applied")
+        office.objects.apply(older_definition_of("edgedevices", "configuration"))
+        try:
+            unreadable = office.device_object("kiosk", configuration={"window": "wide"})
+            await asyncio.to_thread(apply_once_let_in, office.objects, unreadable)
+            await office.until_condition("kiosk", "ConfigurationApplied", "False", "InvalidSpec")
+            office.make_device("other")  # the broker is brought to what is wanted once more
+            await office.token("other")
+            assert device.connections == [True]
+            assert office.condition("kiosk", "Ready") == ("True", "Heartbeat")
+        finally:
+            office.make_device("kiosk", configuration={"window": 7})
+            office.objects.apply(CRDS / "edgedevices.yaml")
+        await office.until_condition("kiosk", "ConfigurationApplied", "True", "Applied")
