@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.ends import CloudEnd, EdgeEnd, End, Settings, Written
 from bench.factbook import Prompt, apart_prompts, shared_prompts
-from bench.protocol_limits import SLOW_LINK_MS, Check, Run, checks, summary
+from bench.protocol_limits import Check, Run, checks, summary
 from dragon_core.types import CouplingKind, Peer, WeightingRule
 from dragon_runtime.embedders import open_embedder
 
@@ -40,7 +40,6 @@ START_SECONDS = 60.0
 class Plan:
     """What is measured. Hit rates are measured apart, over `num_hit_tokens` of each workload.
 
-    `slow_branches`: guesses followed at once over a link; at no delay one is. Bytes are those without branches.
     `is_thorough` adds the paper's coupling and a second look at what is alike for both placements.
     """
 
@@ -52,14 +51,7 @@ class Plan:
     num_hit_tokens: int = 3000
     max_hit_tokens: int = 128
     num_hit_prompts: int = 24
-    slow_branches: tuple[int, ...] = (2, 1)
     is_thorough: bool = True
-
-    def branches(self, rtt_ms: float) -> tuple[int, ...]:
-        """What is tried at a round trip."""
-        if not rtt_ms:
-            return (1,)
-        return self.slow_branches if rtt_ms == SLOW_LINK_MS else self.slow_branches[:1]
 
 
 QUICK = Plan(
@@ -69,7 +61,6 @@ QUICK = Plan(
     rules=(WeightingRule.RELEVANCE,),
     num_hit_tokens=0,
     num_hit_prompts=0,
-    slow_branches=(1,),
     is_thorough=False,
 )
 
@@ -123,7 +114,6 @@ class Bench:
             rtt_ms=rtt_ms,
             coupling=settings.coupling,
             placement=SIDES[report.aggregator],
-            branches=settings.branches,
             seconds_per_token=written.seconds_per_token,
             first_token_seconds=written.first_token_seconds,
             slower_prefill_seconds=written.slower_prefill_seconds,
@@ -150,7 +140,6 @@ class Bench:
                 rtt_ms=0.0,
                 coupling=None,
                 placement=side,
-                branches=1,
                 seconds_per_token=seconds,
                 first_token_seconds=None,
                 hit_rate=None,
@@ -186,14 +175,12 @@ async def _cell(
     }
     for rtt_ms in plan.rtts_ms:
         for placement, settings in ours.items():
-            for branches in plan.branches(rtt_ms):
-                branched = replace(settings, branches=branches)
-                written = await bench.answer(prompt, workload, "ours", branched, rtt_ms)
+            written = await bench.answer(prompt, workload, "ours", settings, rtt_ms)
             is_first = placement is Peer.OPENER
-            if is_first:
+            if is_first or (plan.is_thorough and rtt_ms == 0):
                 in_step = replace(settings, window=1, settles_early=False)
                 await bench.answer(prompt, workload, "synchronised", in_step, rtt_ms)
-            if rule is WeightingRule.RELEVANCE and plan.is_thorough and rtt_ms in (0, SLOW_LINK_MS):
+            if rule is WeightingRule.RELEVANCE and plan.is_thorough:
                 independent = replace(settings, coupling=CouplingKind.INDEPENDENT)
                 await bench.answer(prompt, workload, "paper", independent, rtt_ms)
             if rtt_ms == 0 and (is_first or plan.is_thorough):

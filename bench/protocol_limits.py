@@ -74,15 +74,13 @@ def checks(runs: list[Run]) -> list[Check]:
         slow, synchronised = [
             select(runs, method=method, rtt_ms=SLOW_LINK_MS, **cell) for method in ("ours", "synchronised")
         ]
-        unbranched = select(slow, branches=1)
-        slow = select(slow, branches=max((run["branches"] for run in slow), default=1))
         if slow:
             limit = SLOW_LINK_LIMITS.get((rule, workload)) or SLOW_LINK_LIMITS[rule, ""]
             ratio = seconds(better_placement(slow)) / seconds(synchronised)
             found.append(
                 Check(name=f"seconds per token at 300 ms over synchronised: {name}", limit=limit, measured=ratio)
             )
-            found += _bytes_checks(unbranched, name, BYTES_LIMITS[temperature])
+            found += _bytes_checks(slow, name, BYTES_LIMITS[temperature])
         if slow and (rule, workload, temperature) == ("relevance", "apart", 0.0):
             ratio = seconds(select(slow, placement="edge")) / seconds(synchronised)
             found.append(
@@ -111,21 +109,18 @@ def checks(runs: list[Run]) -> list[Check]:
     return found
 
 
-def _bytes_checks(unbranched: list[Run], name: str, limit: float) -> Iterator[Check]:
+def _bytes_checks(slow: list[Run], name: str, limit: float) -> Iterator[Check]:
     for way in WAYS:
-        measured = mean(run["bytes_per_token"][way] for run in better_placement(unbranched))
+        measured = mean(run["bytes_per_token"][way] for run in better_placement(slow))
         yield Check(name=f"bytes per token at 300 ms, {way.replace('_', ' ')}: {name}", limit=limit, measured=measured)
 
 
 def summary(runs: list[Run]) -> Table:
     """Mean milliseconds per token of every method over the prompts."""
-    table = Table(
-        "workload", "rule", "T", "rtt ms", "method", "placement", "B", "ms/token", "first s", "bytes up", "down"
-    )
-    keys = ("workload", "weighting", "temperature", "rtt_ms", "method", "placement", "branches")
-    for (workload, rule, temperature, rtt, method, placement, branches), group in by(runs, *keys):
-        cells = [workload, rule, f"{temperature:g}", f"{rtt:g}", method, placement, f"{branches}"]
-        cells.append(f"{1000 * seconds(group):.1f}")
+    table = Table("workload", "rule", "T", "rtt ms", "method", "placement", "ms/token", "first s", "bytes up", "down")
+    keys = ("workload", "weighting", "temperature", "rtt_ms", "method", "placement")
+    for (workload, rule, temperature, rtt, method, placement), group in by(runs, *keys):
+        cells = [workload, rule, f"{temperature:g}", f"{rtt:g}", method, placement, f"{1000 * seconds(group):.1f}"]
         if group[0]["first_token_seconds"] is not None:
             cells.append(f"{mean(run['first_token_seconds'] for run in group):.2f}")
             cells += [f"{mean(run['bytes_per_token'][way] for run in group):.0f}" for way in WAYS]

@@ -16,7 +16,7 @@ from dragon_runtime.triton_tensors import (
     Description,
     Operation,
     Tensors,
-    command_tensors,
+    command_numbers,
     description_of,
     open_tensors,
     request_tensor,
@@ -210,9 +210,9 @@ class TritonSession:
                 yield self._request(Operation.CLOSE)
             elif can_run and self._waiting:
                 commands, self._waiting = self._waiting, []
-                yield {**self._request(Operation.RUN), **command_tensors(commands)}
+                yield self._run(commands)
             elif not await self._has_changed() and can_run:
-                yield {**self._request(Operation.RUN), **command_tensors(())}
+                yield self._run(())
 
     async def _has_changed(self) -> bool:
         """Wait for something to do; False when it is time for a sign of life."""
@@ -224,6 +224,9 @@ class TritonSession:
 
     def _request(self, operation: Operation) -> Tensors:
         return _request(operation, self.number)
+
+    def _run(self, commands: Sequence[Command]) -> Tensors:
+        return {"REQUEST": request_tensor(Operation.RUN, self.number, command_numbers(commands))}
 
     def _take(self, tensors: Tensors) -> None:
         if "STEP" in tensors:

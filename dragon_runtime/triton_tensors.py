@@ -5,6 +5,7 @@ that one.
 """
 
 import enum
+import struct
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from typing import Annotated
@@ -79,9 +80,9 @@ class Description(msgspec.Struct, frozen=True, kw_only=True):
     eos_text: str
 
 
-def request_tensor(operation: Operation, session: int = 0) -> NDArray[np.int64]:
-    """What every request begins with. Numbers, and as few tensors as can be: each costs a step its time."""
-    return np.array([operation, session], dtype=np.int64)
+def request_tensor(operation: Operation, session: int = 0, numbers: Sequence[int] = ()) -> NDArray[np.int64]:
+    """What every request begins with, and all of a `run`: each tensor costs a step its time."""
+    return np.array([operation, session, *numbers], dtype=np.int64)
 
 
 def operation_of(tensors: Tensors) -> tuple[Operation, int]:
@@ -90,10 +91,10 @@ def operation_of(tensors: Tensors) -> tuple[Operation, int]:
     Raises:
         OurError: it has no REQUEST, or there is no such operation.
     """
-    numbers = _tensor(tensors, "REQUEST").reshape(-1).tolist()
-    if len(numbers) != 2:
+    numbers = _tensor(tensors, "REQUEST").reshape(-1)
+    if len(numbers) < 2:
         raise OurError(f"REQUEST has {len(numbers)} elements; an operation and a session are wanted")
-    operation, session = numbers
+    operation, session = numbers[:2].tolist()
     if operation not in set(Operation):
         known = ", ".join(f"{each.value} {each.name.lower()}" for each in Operation)
         raise OurError(f"REQUEST asks for operation {operation}; there are {known}")
@@ -223,7 +224,7 @@ def request_of(tensors: Tensors) -> EngineRequest:
 _FEED, _FORK, _ROLLBACK, _DROP = range(4)
 
 
-def command_tensors(commands: Sequence[Command]) -> Tensors:
+def command_numbers(commands: Sequence[Command]) -> list[int]:
     """Each command is its kind, two numbers, a count, and so many tokens."""
     numbers: list[int] = []
     for command in commands:
@@ -236,7 +237,7 @@ def command_tensors(commands: Sequence[Command]) -> Tensors:
                 numbers += (_ROLLBACK, branch, position, 0)
             case Drop(branch):
                 numbers += (_DROP, branch, 0, 0)
-    return {"COMMANDS": np.array(numbers, dtype=np.int64)}
+    return numbers
 
 
 def commands_of(tensors: Tensors) -> list[Command]:
@@ -245,9 +246,9 @@ def commands_of(tensors: Tensors) -> list[Command]:
     Raises:
         OurError: numbers that are no commands.
     """
-    numbers = _tensor(tensors, "COMMANDS").reshape(-1).tolist()
+    numbers = _tensor(tensors, "REQUEST").reshape(-1)[2:].tolist()
     if len(numbers) > MAX_COMMAND_NUMBERS:
-        raise OurError(f"COMMANDS has {len(numbers)} elements; at most {MAX_COMMAND_NUMBERS} are accepted")
+        raise OurError(f"REQUEST has {len(numbers)} numbers of commands; at most {MAX_COMMAND_NUMBERS} are accepted")
     return list(_commands(numbers))
 
 
@@ -255,7 +256,7 @@ def _commands(numbers: list[int]) -> Iterator[Command]:
     at = 0
     while at < len(numbers):
         if at + 4 > len(numbers) or not 0 <= numbers[at + 3] <= len(numbers) - at - 4:
-            raise OurError(f"COMMANDS ends within the command at {at}")
+            raise OurError(f"REQUEST ends within the command at {at}")
         kind, first, second, count = numbers[at : at + 4]
         tokens = tuple(numbers[at + 4 : at + 4 + count])
         if kind == _FEED:
@@ -267,7 +268,7 @@ def _commands(numbers: list[int]) -> Iterator[Command]:
         elif kind == _DROP and not count:
             yield Drop(BranchId(first))
         else:
-            raise OurError(f"COMMANDS: {kind} with {count} tokens is no command (at {at})")
+            raise OurError(f"REQUEST: {kind} with {count} tokens is no command (at {at})")
         at += 4 + count
 
 
@@ -282,17 +283,21 @@ def opened_tensors(
     }
 
 
+_STEP_HEADER = struct.Struct("<qqq")
+"""Ticket, weight level, dropped mass."""
+
+
 def step_tensors(ticket: int, step: Step) -> Tensors:
-    """An answer to a feed: ids and levels as bytes one after the other. A context alone has all of each token."""
+    """An answer to a feed: a header, ids, levels, and the shares unless a context alone has all of each token."""
     published, distribution = step.published, step.published.distribution
-    body = distribution.ids.astype("<u4").tobytes() + distribution.levels.astype("<u2").tobytes()
-    tensors: dict[str, NDArray[np.generic]] = {
-        "STEP": np.array([ticket, published.weight_level, distribution.dropped], dtype=np.int64),
-        "DISTRIBUTION": np.frombuffer(body, dtype=np.uint8),
-    }
+    parts = [
+        _STEP_HEADER.pack(ticket, published.weight_level, distribution.dropped),
+        distribution.ids.astype("<u4", copy=False).tobytes(),
+        distribution.levels.astype("<u2", copy=False).tobytes(),
+    ]
     if step.context_shares.shape[0] > 1:
-        tensors["CONTEXT_SHARES"] = step.context_shares.astype(np.float32, copy=False).reshape(-1)
-    return tensors
+        parts.append(step.context_shares.astype("<f4", copy=False).tobytes())
+    return {"STEP": np.frombuffer(b"".join(parts), dtype=np.uint8)}
 
 
 def step_of(tensors: Tensors, *, num_contexts: int, num_vocabulary: int) -> tuple[int, Step]:
@@ -302,23 +307,25 @@ def step_of(tensors: Tensors, *, num_contexts: int, num_vocabulary: int) -> tupl
         EngineError: it does not fit.
     """
     try:
-        ticket, weight_level, dropped = _tensor(tensors, "STEP").tolist()
-        body = _tensor(tensors, "DISTRIBUTION").astype(np.uint8, copy=False).tobytes()
-        num_tokens, remainder = divmod(len(body), 6)
-        ids = np.frombuffer(body, dtype="<u4", count=num_tokens).astype(np.uint32)
-        levels = np.frombuffer(body, dtype="<u2", offset=4 * num_tokens).astype(np.uint16)
+        body = _tensor(tensors, "STEP").astype(np.uint8, copy=False).tobytes()
+        ticket, weight_level, dropped = _STEP_HEADER.unpack_from(body)
+        has_shares = num_contexts > 1
+        num_tokens, remainder = divmod(len(body) - _STEP_HEADER.size, 6 + 4 * num_contexts * has_shares)
+        ids = np.frombuffer(body, dtype="<u4", count=num_tokens, offset=_STEP_HEADER.size).astype(np.uint32)
         if remainder or not num_tokens or int(ids.max()) >= num_vocabulary:
             raise EngineError(f"{num_tokens} tokens of {len(body)} bytes")
+        at = _STEP_HEADER.size + 4 * num_tokens
+        levels = np.frombuffer(body, dtype="<u2", count=num_tokens, offset=at).astype(np.uint16)
         shares = (
-            _tensor(tensors, "CONTEXT_SHARES").astype(np.float32, copy=False)
-            if num_contexts > 1
+            np.frombuffer(body, dtype="<f4", offset=at + 2 * num_tokens).astype(np.float32)
+            if has_shares
             else np.ones(num_tokens, dtype=np.float32)
         )
         step = Step(
             published=Published(weight_level, decoded(ids, levels, dropped)),
             context_shares=shares.reshape(num_contexts, num_tokens),
         )
-    except (ValueError, DragonError) as error:
+    except (ValueError, struct.error, DragonError) as error:
         raise EngineError(f"Triton sent a step that does not fit: {error}") from error
     return ticket, step
 

@@ -19,7 +19,7 @@ from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.triton_tensors import (
     Operation,
     Tensors,
-    command_tensors,
+    command_numbers,
     open_tensors,
     request_tensor,
     step_of,
@@ -134,12 +134,8 @@ async def test_a_session_answers_as_the_engine_does(causal_lm: Any, tmp_path: Pa
     opened, is_last = opening.answer()
     assert not is_last
     assert set(opened) == {"SECONDS", "CONSTANT_WEIGHT_LEVEL"}
-    running = FakeRequest(
-        {
-            "REQUEST": request_tensor(Operation.RUN, 7),
-            **command_tensors([Feed(at, BranchId(0), (3,) if at == 1 else (4,)) for at in (1, 2)]),
-        }
-    )
+    feeds = [Feed(at, BranchId(0), (3,) if at == 1 else (4,)) for at in (1, 2)]
+    running = FakeRequest({"REQUEST": request_tensor(Operation.RUN, 7, command_numbers(feeds))})
     causal_lm.execute([running])
     assert running.answer() == (None, True)
     for ticket, step in enumerate(expected[1:], start=1):

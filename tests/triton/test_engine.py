@@ -18,7 +18,7 @@ from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
 from dragon_runtime.triton_client import TritonClient
 from dragon_runtime.triton_engine import MODEL, TritonEngine, TritonSession
-from dragon_runtime.triton_tensors import Operation, Tensors, command_tensors, open_tensors, request_tensor, text
+from dragon_runtime.triton_tensors import Operation, Tensors, open_tensors, request_tensor, text
 from tests.engine_contract import EngineContract
 from tests.engine_sessions import (
     CONTEXT_LENGTH,
@@ -141,7 +141,7 @@ async def test_wrong_requests_get_a_reason_and_harm_no_session(client: TritonCli
         wrong: dict[str, dict[str, Any]] = {
             "missing required input": {},
             "operation 9; there are 0 describe": {"REQUEST": np.array([9, 0])},
-            "no session 77": {"REQUEST": request_tensor(Operation.RUN, 77), **command_tensors(())},
+            "no session 77": {"REQUEST": request_tensor(Operation.RUN, 77)},
             "OPTIONS": {**opening, "OPTIONS": text("{")},
             "LENGTHS sums to": {**opening, "LENGTHS": np.array([8], dtype=np.int32)},
             "relevances": {**opening, "RELEVANCES": np.array([0.5, 0.5])},
@@ -163,12 +163,12 @@ async def test_a_run_that_makes_no_sense_is_refused_and_its_session_goes_on(
         assert isinstance(session.session, TritonSession)
         number = session.session.number
         for commands, reason in (
-            (np.array([0, 1, 7, 1, 3]), "there is no branch 7"),
-            (np.array([0, 1, 0, 1, 10**6]), "beyond the vocabulary"),
-            (np.array([9, 0, 0, 0]), "is no command"),
-            (np.array([0, 1, 0, 5, 3]), "ends within"),
+            ([0, 1, 7, 1, 3], "there is no branch 7"),
+            ([0, 1, 0, 1, 10**6], "beyond the vocabulary"),
+            ([9, 0, 0, 0], "is no command"),
+            ([0, 1, 0, 5, 3], "ends within"),
         ):
-            asked = {"REQUEST": request_tensor(Operation.RUN, number), "COMMANDS": commands.astype(np.int64)}
+            asked = {"REQUEST": request_tensor(Operation.RUN, number, commands)}
             assert reason in await Raw(client).refusal(asked)
         await session.fed(*tokens_of(engine, 7, 2))
         duplicate = {"REQUEST": request_tensor(Operation.OPEN, number), **open_tensors(request_of(engine, 9))}

@@ -37,13 +37,16 @@ from dragon_runtime.interfaces import EngineRequest
 from dragon_runtime.triton_failures import failure_of, failure_text
 from dragon_runtime.triton_tensors import (
     Description,
+    Operation,
     Tensors,
-    command_tensors,
+    command_numbers,
     commands_of,
     description_of,
     description_tensors,
     open_tensors,
+    operation_of,
     request_of,
+    request_tensor,
     step_of,
     step_tensors,
     text,
@@ -61,12 +64,14 @@ commands = st.one_of(
 
 @given(st.lists(commands, max_size=20))
 def test_commands_come_back_as_they_were(given_commands: list[Command]) -> None:
-    assert commands_of(command_tensors(given_commands)) == given_commands
+    tensors = {"REQUEST": request_tensor(Operation.RUN, 7, command_numbers(given_commands))}
+    assert operation_of(tensors) == (Operation.RUN, 7)
+    assert commands_of(tensors) == given_commands
 
 
 @given(st.lists(st.integers(-(2**63), 2**63 - 1), max_size=60))
 def test_numbers_are_commands_or_are_refused(numbers: list[int]) -> None:
-    tensors: Tensors = {"COMMANDS": np.array(numbers, dtype=np.int64)}
+    tensors: Tensors = {"REQUEST": request_tensor(Operation.RUN, 7, numbers)}
     with contextlib.suppress(OurError):
         assert len(commands_of(tensors)) <= len(numbers) // 4
 
@@ -133,9 +138,10 @@ def test_a_step_comes_back_bit_by_bit(num_published: int) -> None:
     assert found.published == step.published
     assert np.array_equal(found.context_shares, step.context_shares)
     np.testing.assert_array_equal(found.published.distribution.probabilities, step.published.distribution.probabilities)
-    for name in ("STEP", "DISTRIBUTION", "CONTEXT_SHARES"):
+    whole = step_tensors(12, step)["STEP"]
+    for wrong in (whole[:5], whole[:-1], whole[:24], np.append(whole, np.uint8(0)), np.full_like(whole, 0xFF)):
         with pytest.raises(EngineError, match="does not fit"):
-            step_of({**step_tensors(12, step), name: np.zeros(5, np.uint8)}, num_contexts=2, num_vocabulary=700)
+            step_of({"STEP": wrong}, num_contexts=2, num_vocabulary=700)
 
 
 def test_a_description_comes_back_as_it_was() -> None:
