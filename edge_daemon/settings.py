@@ -118,7 +118,7 @@ class EdgeSettings(PeerSettings):
         except OurError as error:
             raise ValueError(str(error)) from error
         if identity is None:
-            return given
+            raise ValueError("this device is not enrolled: run `dragon-edge join TOKEN`, or set device and broker")
         membership = identity.membership
         broker = {
             "host": membership.broker_host,

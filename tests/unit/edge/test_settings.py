@@ -126,7 +126,7 @@ def test_an_unknown_variable_stops_the_start(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_missing_required_setting_and_a_missing_file_are_named(tmp_path: Path) -> None:
-    with pytest.raises(SettingsError, match="device: Field required"):
+    with pytest.raises(SettingsError, match="not enrolled: run `dragon-edge join TOKEN`"):
         load_settings(EdgeSettings)
     with pytest.raises(SettingsError, match="nowhere"):
         load_settings(EdgeSettings, tmp_path / "nowhere.yaml")
