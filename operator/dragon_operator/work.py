@@ -89,7 +89,9 @@ class WorkQueue(Generic[Key]):
             finally:
                 self._resting_until[key] = asyncio.get_running_loop().time() + self._rest_seconds
                 self._busy.discard(key)
-                self._changed.set()
+                if key in self._waiting:  # added meanwhile, as by events of what was just applied
+                    del self._waiting[key]
+                    self.add(key)
 
     def _retry(self, key: Key, reason: str, delay: float) -> None:
         failures = self._failures[key] = self._failures.get(key, 0) + 1
