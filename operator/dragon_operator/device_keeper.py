@@ -7,7 +7,7 @@ import secrets as random
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -80,6 +80,7 @@ class DeviceKeeper:
         self._sync_soon, self._look_later = sync_soon, look_later
         self._open: dict[Key, Open] = {}
         self._revoked: dict[Key, frozenset[str]] = {}
+        self._writing = asyncio.Lock()
 
     # -- FleetView ---------------------------------------------------------------------------------------------------
 
@@ -209,6 +210,8 @@ class DeviceKeeper:
             if device.status.get("joinToken"):
                 await self._kube.delete("Secret", names.join_secret(device.name), device.namespace)
             return None
+        if device.is_token_used and not device.status.get("joinToken"):
+            return None  # it was seen to be gone: of thousands of devices most are so
         secret = await self._kube.get("Secret", names.join_secret(device.name), device.namespace)
         token, ca = known_join_token(secret, device), known.credentials.broker_ca
         if token is not None and token.ca == ca:
@@ -225,11 +228,16 @@ class DeviceKeeper:
         return token
 
     async def _write(self, device: Device, *parts: dict[str, Any]) -> None:
-        status = merged(device, *parts)
-        if is_same(status, device.status):
+        if is_same(merged(device, *parts), device.status):
             return
-        await self._kube.write_status(names.DEVICE_KIND, device.name, device.namespace, status)
-        self._metrics.status_writes.labels(names.DEVICE_KIND).inc()
+        async with self._writing:
+            # Another part may have been written since it was read: the list of conditions is written as a whole.
+            obj = await self._kube.get(names.DEVICE_KIND, device.name, device.namespace)
+            if obj is None:
+                return
+            status = merged(replace(device, status=obj.get("status") or {}), *parts)
+            await self._kube.write_status(names.DEVICE_KIND, device.name, device.namespace, status)
+            self._metrics.status_writes.labels(names.DEVICE_KIND).inc()
 
     # -- one broker --------------------------------------------------------------------------------------------------
 

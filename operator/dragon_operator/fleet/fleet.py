@@ -111,9 +111,12 @@ class Fleet:
                 problems[device.name] = str(error)
         if len(wanted) + len(problems) != len(devices):
             raise OurError("a device stands twice in the list of the fleet")
+        readable_again = self._kept - set(kept)
         self._wanted, self._kept = MappingProxyType(wanted), frozenset(kept)
         now = asyncio.get_running_loop().time()
         self._table.track(wanted.keys() | self._kept, now)
+        for name in readable_again:
+            self._table.touch(name)
         self._inbox.keep(wanted.keys() | self._kept)
         async with self._sync_lock:
             result = await self._bring_about()
