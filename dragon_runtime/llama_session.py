@@ -89,12 +89,13 @@ class LlamaSession:
         """Queue commands; see `EngineSession`. Safe from every thread."""
         if self._is_closed:
             raise OurError("the engine session is closed")
-        with self._plan_lock:
-            problems = ((at, problem) for at, each in enumerate(commands) if (problem := self._plan.plan(each)))
-            at, problem = next(problems, (len(commands), ""))
-        self._enqueue(self, commands[:at])
-        if problem:
-            raise OurError(f"{type(commands[at]).__name__}: {problem}")
+        for at, command in enumerate(commands):
+            with self._plan_lock:
+                problem = self._plan.plan(command)
+            if problem is not None:
+                self._enqueue(self, commands[:at])
+                raise OurError(f"{type(command).__name__}: {problem}")
+        self._enqueue(self, commands)
 
     def give_up(self, commands: Sequence[Command]) -> None:
         """Forget what of the running batch these commands undo. With the engine's lock held."""

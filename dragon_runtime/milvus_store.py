@@ -40,8 +40,8 @@ class MilvusStore:
     def __init__(self, client: Any, *, embedder: Embedder, stop: Callable[[], None], is_server: bool) -> None:
         self._client, self._embedder, self._stop = client, embedder, stop
         self._consistency = {"consistency_level": "Session"} if is_server else {}
-        # Every server has the one, from 2.3 on; the embedded store has the other.
         self._is_server = is_server
+        # Every server has the one, from 2.3 on; the embedded store has the other.
         self._id_index = "Trie" if is_server else "INVERTED"
         # The name tells whose vectors these are: the embedded store keeps no description of a collection.
         label = re.sub(r"[^a-z0-9]+", "_", embedder.name.lower())

@@ -6,22 +6,22 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
+import msgspec
+
 from dragon_core.errors import OurError
 from dragon_core.fleet import (
     Aggregation,
-    AgreedWeighting,
     Configuration,
     DeviceModel,
     SamplingDefaults,
     configuration_version,
 )
 from dragon_core.join_token import JoinToken
-from dragon_core.types import CouplingKind, WeightingRule
 from dragon_operator import names
 from dragon_operator.conditions import condition, from_time, to_time
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
-from dragon_operator.objects.cloud_peer import setting_value
+from dragon_operator.objects.cloud_peer import protocol_settings, setting_value
 from dragon_operator.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec, parse_device
 
 GENERATION = f"{names.GROUP}/join-token-generation"
@@ -164,10 +164,11 @@ def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configurati
         return next((value for at in (own, spec.devices.defaults) if (value := getattr(at, name)) is not None), None)
 
     model, sampling, level = pick("model"), pick("sampling"), pick("log_level")
+    agreed = protocol_settings(spec.aggregation)
     # Auto pins nothing: a device that keeps every distribution to itself goes on doing so.
     placement = pick("placement") or (None if spec.aggregation.placement == "Auto" else spec.aggregation.placement)
     return Configuration(
-        aggregation=_aggregation(spec),
+        aggregation=msgspec.convert({name: agreed[name] for name in Aggregation.__struct_fields__}, Aggregation),
         window=pick("window") or spec.aggregation.window,
         branches=pick("branches") or spec.aggregation.branches,
         placement=None if placement is None else cast("Any", setting_value(placement)),
@@ -176,23 +177,6 @@ def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configurati
         sampling=None
         if sampling is None
         else SamplingDefaults(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens),
-    )
-
-
-def _aggregation(spec: DeploymentSpec) -> Aggregation:
-    wanted, weighting = spec.aggregation, spec.aggregation.weighting
-    return Aggregation(
-        coupling=CouplingKind(setting_value(wanted.coupling)),
-        weighting=AgreedWeighting(
-            rule=WeightingRule(setting_value(weighting.rule)),
-            temperature=weighting.temperature,
-            beta=weighting.beta,
-            gamma=weighting.gamma,
-        ),
-        max_published_tokens=wanted.max_published_tokens,
-        nucleus=wanted.nucleus,
-        num_passages=wanted.num_passages,
-        passages_per_context=wanted.passages_per_context,
     )
 
 

@@ -12,7 +12,7 @@ from dragon_operator.names import Component
 from dragon_operator.objects.metadata import container, disruption_budget, metadata, pod_template, secret_volume
 from dragon_operator.objects.scaling import autoscalers, replicas
 from dragon_operator.sources import volume_path
-from dragon_operator.spec import Pods
+from dragon_operator.spec import Aggregation, Pods
 
 SETTINGS_FILE = "settings.yaml"
 TRITON_TLS_FOLDER = f"{names.CONFIG_FOLDER}/triton-tls"
@@ -52,7 +52,7 @@ def cloud_settings(deployment: Deployment) -> dict[str, Any]:
         "broker": {"host": host, "port": port, **_tls(names.TLS_FOLDER)},
         "metrics": {"host": "0.0.0.0", "port": names.CLOUD_PEER_PORT},  # noqa: S104 - scraped and probed from outside
         "log": {"format": "json"},
-        **protocol_settings(deployment),
+        **protocol_settings(spec.aggregation),
     }
 
 
@@ -64,10 +64,10 @@ def _tls(folder: str) -> dict[str, str]:
     }
 
 
-def protocol_settings(deployment: Deployment) -> dict[str, Any]:
+def protocol_settings(aggregation: Aggregation) -> dict[str, Any]:
     """`spec.aggregation` as settings of an end: names and values in their own spelling."""
-    values = msgspec.structs.asdict(deployment.spec.aggregation)
-    weighting = msgspec.structs.asdict(deployment.spec.aggregation.weighting)
+    values = msgspec.structs.asdict(aggregation)
+    weighting = msgspec.structs.asdict(aggregation.weighting)
     values["coupling"] = setting_value(values["coupling"])
     values["placement"] = setting_value(values["placement"])
     weighting["rule"] = setting_value(weighting["rule"])

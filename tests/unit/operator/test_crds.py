@@ -56,7 +56,7 @@ def test_fields_and_defaults_are_those_of_the_code(plural: str, struct: Any) -> 
 
 
 def test_aggregation_has_the_names_and_defaults_of_the_settings() -> None:
-    made = protocol_settings(sample.deployment())
+    made = protocol_settings(sample.deployment().spec.aggregation)
     loaded = ProtocolSettings.model_validate(made)
     assert loaded == ProtocolSettings()
     assert set(made) == set(ProtocolSettings.model_fields)
