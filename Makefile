@@ -30,7 +30,7 @@ check: setup ## Format, lint, types, import contracts and the fast tests
 images: setup ## Build the container images with docker or buildah
 	@scripts/images
 
-cluster: setup ## Leave a Kubernetes with one node here, with the example deployment Ready (as root; half an hour the first time)
+cluster: setup ## Leave a Kubernetes with one node here, with the example deployment Ready (as root; 20 minutes the first time)
 	@scripts/deploy_cluster
 
 cluster-down: ## Remove that Kubernetes and every trace of it

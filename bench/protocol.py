@@ -12,9 +12,9 @@ import multiprocessing
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.ends import CloudEnd, EdgeEnd, End, Settings, Written
 from bench.factbook import Prompt, apart_prompts, shared_prompts
-from bench.protocol_limits import Check, Run, checks, summary
+from bench.protocol_limits import SLOW_LINK_MS, Check, Run, checks, summary
 from dragon_core.types import CouplingKind, Peer, WeightingRule
 from dragon_runtime.embedders import open_embedder
 
@@ -32,7 +32,7 @@ SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
 PLACEMENTS = tuple(SIDES)
 EDGE_CORE, CLOUD_CORE = 0, 1
 SEED = 1
-NUM_PROMPTS = 2
+NUM_IN_STEP_TOKENS = 6
 START_SECONDS = 60.0
 
 
@@ -40,28 +40,30 @@ START_SECONDS = 60.0
 class Plan:
     """What is measured. Hit rates are measured apart, over `num_hit_tokens` of each workload.
 
-    `is_thorough` adds the paper's coupling and a second look at what is alike for both placements.
+    On a slow link every token of a synchronised answer takes a round trip, so that a few of them tell how long the
+    others take. The paper's coupling, and links that no limit is for, are measured with the first `num_compared`
+    prompts of a workload.
     """
 
     rtts_ms: tuple[float, ...]
-    num_prompts: int = NUM_PROMPTS
+    num_prompts: Mapping[WeightingRule, int] = field(
+        default_factory=lambda: {WeightingRule.RELEVANCE: 4, WeightingRule.EQUAL: 2}
+    )
     max_tokens: int = 48
-    rules: tuple[WeightingRule, ...] = (WeightingRule.RELEVANCE, WeightingRule.EQUAL)
     temperatures: tuple[float, ...] = (0.7, 0.0)
     num_hit_tokens: int = 3000
     max_hit_tokens: int = 128
     num_hit_prompts: int = 24
-    is_thorough: bool = True
+    num_compared: int = 2
 
 
 QUICK = Plan(
     rtts_ms=(0, 300),
-    num_prompts=1,
+    num_prompts={WeightingRule.RELEVANCE: 1},
     max_tokens=16,
-    rules=(WeightingRule.RELEVANCE,),
     num_hit_tokens=0,
     num_hit_prompts=0,
-    is_thorough=False,
+    num_compared=0,
 )
 
 
@@ -114,6 +116,7 @@ class Bench:
             rtt_ms=rtt_ms,
             coupling=settings.coupling,
             placement=SIDES[report.aggregator],
+            max_tokens=settings.max_tokens,
             seconds_per_token=written.seconds_per_token,
             first_token_seconds=written.first_token_seconds,
             slower_prefill_seconds=written.slower_prefill_seconds,
@@ -124,11 +127,12 @@ class Bench:
             dropped_mass=report.dropped_mass_mean,
             edge_share=report.opener_share,
             tokens_sha256=_digest(written.tokens),
+            first_tokens_sha256=_digest(written.tokens[:NUM_IN_STEP_TOKENS]),
         )
         return written
 
     async def decode(self, prompt: Prompt, workload: str, settings: Settings, written: Written) -> None:
-        """Both sides' own decoding of a written answer, two rows."""
+        """Both sides' own decoding of the answer that was just written, two rows."""
         for side, seconds in zip(
             SIDES.values(), await self._edge.decode(prompt, settings, written.tokens), strict=True
         ):
@@ -164,9 +168,19 @@ class Bench:
 
 
 async def _cell(
-    bench: Bench, plan: Plan, workload: str, prompt: Prompt, rule: WeightingRule, temperature: float
+    bench: Bench,
+    plan: Plan,
+    workload: str,
+    prompt: Prompt,
+    rule: WeightingRule,
+    temperature: float,
+    *,
+    is_compared: bool,
 ) -> None:
-    """All methods on one prompt, the methods in turn at each round trip so that the machine is the same for all."""
+    """All methods on one prompt, in turn at each round trip so that the machine is the same for all.
+
+    Where there is no limit to check, only with `is_compared`; the paper's coupling on the slow link, where it matters.
+    """
     ours = {
         placement: Settings(
             rule=rule, temperature=temperature, placement=placement, seed=SEED, max_tokens=plan.max_tokens
@@ -174,16 +188,20 @@ async def _cell(
         for placement in PLACEMENTS
     }
     for rtt_ms in plan.rtts_ms:
+        has_limits = rtt_ms in (0, SLOW_LINK_MS)
+        if not has_limits and not is_compared:
+            continue
         for placement, settings in ours.items():
             written = await bench.answer(prompt, workload, "ours", settings, rtt_ms)
             is_first = placement is Peer.OPENER
-            if is_first or (plan.is_thorough and rtt_ms == 0):
-                in_step = replace(settings, window=1, settles_early=False)
+            if is_first:
+                max_tokens = min(plan.max_tokens, NUM_IN_STEP_TOKENS) if rtt_ms else plan.max_tokens
+                in_step = replace(settings, window=1, settles_early=False, max_tokens=max_tokens)
                 await bench.answer(prompt, workload, "synchronised", in_step, rtt_ms)
-            if rule is WeightingRule.RELEVANCE and plan.is_thorough:
+            if is_compared and rtt_ms == SLOW_LINK_MS and temperature > 0:
                 independent = replace(settings, coupling=CouplingKind.INDEPENDENT)
                 await bench.answer(prompt, workload, "paper", independent, rtt_ms)
-            if rtt_ms == 0 and (is_first or plan.is_thorough):
+            if rtt_ms == 0:
                 await bench.decode(prompt, workload, settings, written)
 
 
@@ -223,17 +241,19 @@ async def measure(plan: Plan, address: Path, progress: Progress) -> tuple[list[R
     edge = EdgeEnd(await End.start(core=EDGE_CORE), address)
     embedder = await open_embedder("bundled://all-minilm-l6-v2")
     makers = {"apart": apart_prompts, "shared": shared_prompts}
-    cells = len(makers) * len(plan.rules) * len(plan.temperatures) * plan.num_prompts
+    cells = len(makers) * len(plan.temperatures) * sum(plan.num_prompts.values())
     task = progress.add_task("prompts", total=cells)
     bench = Bench(edge)
     hit_rates = []
     for workload, prompts_of_workload in makers.items():
-        prompts = await prompts_of_workload(embedder, num_prompts=max(plan.num_prompts, plan.num_hit_prompts))
+        num_needed = max(*plan.num_prompts.values(), plan.num_hit_prompts)
+        prompts = await prompts_of_workload(embedder, num_prompts=num_needed)
         await bench.measure(prompts[0], Settings(rule=WeightingRule.RELEVANCE, temperature=0.7, max_tokens=8))
-        for prompt in prompts[: plan.num_prompts]:
-            for rule in plan.rules:
+        for rule, num_prompts in plan.num_prompts.items():
+            for number, prompt in enumerate(prompts[:num_prompts]):
+                is_compared = rule is WeightingRule.RELEVANCE and number < plan.num_compared
                 for temperature in plan.temperatures:
-                    await _cell(bench, plan, workload, prompt, rule, temperature)
+                    await _cell(bench, plan, workload, prompt, rule, temperature, is_compared=is_compared)
                     progress.advance(task)
         if plan.num_hit_tokens:
             hits = progress.add_task(f"hit rates, {workload}", total=plan.num_hit_tokens)
@@ -266,13 +286,12 @@ def main() -> int:
         default=(0.0, 100.0, 300.0),
         help="round trips, comma separated (0,100,300)",
     )
-    parser.add_argument("--prompts", type=int, default=NUM_PROMPTS, help="per workload (%(default)s)")
     parser.add_argument(
         "--quick", action="store_true", help="one prompt, short answers, 0 and 300 ms, without the paper's coupling"
     )
     parser.add_argument("--json", action="store_true", help="print JSON")
     arguments = parser.parse_args()
-    plan = QUICK if arguments.quick else Plan(rtts_ms=arguments.rtt_ms, num_prompts=arguments.prompts)
+    plan = QUICK if arguments.quick else Plan(rtts_ms=arguments.rtt_ms)
     started = time.monotonic()
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with cloud_process(CLOUD_CORE) as address, Progress(*columns, console=Console(stderr=True)) as progress:

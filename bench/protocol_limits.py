@@ -61,7 +61,9 @@ def tokens_differ(runs: list[Run]) -> int:
     """How many answers differ from what the same prompt and seed gave elsewhere: other placement, link or method."""
     alike = [run for run in runs if run["method"] in ("ours", "synchronised")]
     keys = ("workload", "question", "weighting", "temperature", "seed")
-    return sum(len({run["tokens_sha256"] for run in group}) - 1 for _, group in by(alike, *keys))
+    whole = sum(len({run["tokens_sha256"] for run in group}) - 1 for _, group in by(alike, *keys, "max_tokens"))
+    first = sum(len({run["first_tokens_sha256"] for run in group}) - 1 for _, group in by(alike, *keys))
+    return whole + first
 
 
 def checks(runs: list[Run]) -> list[Check]:

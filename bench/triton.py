@@ -1,13 +1,16 @@
 """What a Triton server between the session and its engine costs: per step, in throughput, and while a prompt arrives.
 
 SmolLM2-135M with one thread both times; the engine alone and the server take turns, so that the machine is the same for
-both. Then 2,000 sessions of a tiny model, half of them left by clients that are killed: nothing of them may remain.
+both. Sessions feed what they draft, as an answer does, and the model on Triton makes that step while the last one is
+on its way; `undrafted` is the overhead of a step that it could not expect. Then 2,000 sessions of a tiny model, half of
+them left by clients that are killed: nothing of them may remain.
 Run: python -m bench.triton [--json] [--quick]
 """
 
 import argparse
 import asyncio
 import json
+import statistics
 import sys
 import tempfile
 import time
@@ -30,32 +33,38 @@ from tests.triton_process import TritonProcess
 SIZES = (1, 8, 32)
 PROMPT_TOKENS, LONG_PROMPT_TOKENS = 48, 4000
 CONTEXT_LENGTH = 4352
-NUM_STEPS = {1: 96, 8: 24, 32: 12}
-"""Of one turn."""
-NUM_TURNS = 3
+NUM_STEPS = {1: 24, 8: 12, 32: 8}
+"""Of one turn: so few that the machine is the same for both."""
+NUM_TURNS = {1: 15, 8: 9, 32: 9}
+STEPS_OF_TURN = 8
+QUIET_SECONDS = 0.05
+"""For the step that the model has begun when a turn ends: it must not slow down the other's."""
 NUM_CLIENTS, SESSIONS_PER_CLIENT = 20, 50
 LIMITS = {"p50": 1.0, "p99": 3.0, "throughput": 0.9, "stall": 2.0}
 
 
 class Stepped:
-    """One session that is fed a token whenever it has answered; `times` are those of its answers."""
+    """One session that is fed a token whenever it has answered: its draft, or any where the engine knows no seed."""
 
-    def __init__(self) -> None:
+    def __init__(self, request: EngineRequest) -> None:
         self.times: list[float] = []
+        """Of the answers."""
+        self._request = request
         self._session: EngineSession | None = None
         self._num_wanted = self._num_fed = 0
+        self._token: tuple[int, ...] = ()
         self._done = asyncio.Event()
 
     @classmethod
     async def open(cls, engine: Engine, request: EngineRequest) -> "Stepped":
         """Prefill."""
-        stepped = cls()
+        stepped = cls(request)
         stepped._session = await engine.open(request, on_step=stepped._on_step, on_failure=stepped._on_failure)
         return stepped
 
     async def run(self, num_steps: int) -> None:
-        """So many steps, one after the other."""
-        self._num_wanted, self.times = num_steps, []
+        """One step, which may have been made while nobody looked, and so many after it, one after the other."""
+        self._num_wanted, self.times = 1 + num_steps, []
         self._done.clear()
         self._feed()
         await self._done.wait()
@@ -67,12 +76,13 @@ class Stepped:
 
     def _feed(self) -> None:
         assert self._session is not None
-        self._num_fed += 1
-        self._session.submit([Feed(self._num_fed, BranchId(0), (100 + self._num_fed % 1000,))])
+        self._session.submit([Feed(self._num_fed, BranchId(0), self._token)])
 
     def _on_step(self, ticket: int, step: Step) -> None:
-        del ticket, step
         self.times.append(time.perf_counter())
+        draft = self._request.draft(ticket, step)
+        self._token = (100 + ticket % 1000 if draft is None else draft,)
+        self._num_fed += 1
         if len(self.times) < self._num_wanted:
             self._feed()
         else:
@@ -86,20 +96,30 @@ class Stepped:
         await self._session.close()
 
 
-def prompt(engine: Engine, length: int, *, max_tokens: int, seed: int = 0) -> EngineRequest:
+def prompt(engine: Engine, length: int, *, max_tokens: int, seed: int = 0, is_drafted: bool = True) -> EngineRequest:
     """One context, no bare prompt, one branch."""
-    return request_of(engine, length, seed=seed, rule=WeightingRule.RELEVANCE, max_tokens=max_tokens)
+    return request_of(
+        engine,
+        length,
+        seed=seed,
+        rule=WeightingRule.RELEVANCE,
+        max_tokens=max_tokens,
+        draft_seed=seed if is_drafted else None,
+    )
 
 
-async def step_overhead(embedded: Engine, triton: Engine, *, num_steps: int) -> dict[str, float]:
-    """One session on each, a step here and a step there in turn; the difference of the quantiles."""
-    sessions = [await Stepped.open(each, prompt(each, PROMPT_TOKENS, max_tokens=1000)) for each in (embedded, triton)]
+async def step_overhead(embedded: Engine, triton: Engine, *, num_turns: int, is_drafted: bool) -> dict[str, float]:
+    """One session on each, a few steps here and a few there in turn; the difference of the quantiles."""
+    sessions = [
+        await Stepped.open(each, prompt(each, PROMPT_TOKENS, max_tokens=1000, is_drafted=is_drafted))
+        for each in (embedded, triton)
+    ]
     seconds: list[list[float]] = [[], []]
-    for _ in range(num_steps):
+    for _ in range(num_turns):
         for session, taken in zip(sessions, seconds, strict=True):
-            started = time.perf_counter()
-            await session.run(1)
-            taken.append(time.perf_counter() - started)
+            await session.run(STEPS_OF_TURN)
+            taken.extend(np.diff(session.times).tolist())
+            await asyncio.sleep(QUIET_SECONDS)
     for session in sessions:
         await session.close()
     ours, theirs = (np.quantile(taken, (0.5, 0.99)) for taken in seconds)
@@ -108,32 +128,30 @@ async def step_overhead(embedded: Engine, triton: Engine, *, num_steps: int) -> 
 
 
 async def throughput(raw: OwnDecoding, triton: Engine, size: int) -> float:
-    """Tokens per second through Triton over those of the engine alone, in turns."""
+    """Tokens per second through Triton over those of the engine alone, in the median of turns of equal positions."""
     num_steps = NUM_STEPS[size]
     requests = [prompt(triton, PROMPT_TOKENS, max_tokens=1000, seed=at) for at in range(size)]
     await asyncio.to_thread(raw.prefill_all, requests)
     sessions = [await Stepped.open(triton, request) for request in requests]
 
-    def raw_steps() -> float:
-        raw.forget_answers(requests)
+    def raw_steps(turn: int) -> float:
         started = time.perf_counter()
         for at in range(num_steps):
-            raw.step_all(requests, range(100, 100 + size), at)
+            raw.step_all(requests, range(100, 100 + size), turn * num_steps + at)
         return time.perf_counter() - started
 
     async def triton_steps() -> float:
-        started = time.perf_counter()
         await asyncio.gather(*(session.run(num_steps) for session in sessions))
-        return time.perf_counter() - started
+        return max(session.times[-1] for session in sessions) - min(session.times[0] for session in sessions)
 
-    await triton_steps()
-    alone = through = 0.0
-    for _ in range(NUM_TURNS):
-        alone += await asyncio.to_thread(raw_steps)
-        through += await triton_steps()
+    ratios = []
+    for turn in range(NUM_TURNS[size]):
+        alone = await asyncio.to_thread(raw_steps, turn)
+        ratios.append(alone / await triton_steps())
+        await asyncio.sleep(QUIET_SECONDS * size)
     for session in sessions:
         await session.close()
-    return alone / through
+    return statistics.median(ratios)
 
 
 async def stall(triton: Engine, size: int) -> float:
@@ -213,7 +231,11 @@ async def measure(folder: Path, *, is_quick: bool) -> dict[str, object]:
         embedded = await LlamaEngine.load(
             bundled_model(), context_length=CONTEXT_LENGTH, num_sequences=1, num_threads=1
         )
-        overhead = await step_overhead(embedded, triton, num_steps=100 if is_quick else 400)
+        num_turns = 15 if is_quick else 50
+        overhead, undrafted = [
+            await step_overhead(embedded, triton, num_turns=num_turns, is_drafted=is_drafted)
+            for is_drafted in (True, False)
+        ]
         await embedded.close()
         raw = OwnDecoding(bundled_model(), num_sequences=max(SIZES) + 1, context_length=CONTEXT_LENGTH)
         ratios = {}
@@ -228,6 +250,7 @@ async def measure(folder: Path, *, is_quick: bool) -> dict[str, object]:
     left = await leaks(folder / "tiny", num_clients=2 if is_quick else NUM_CLIENTS)
     return {
         "step_overhead_milliseconds": overhead,
+        "undrafted_step_overhead_milliseconds": undrafted,
         "throughput_ratio": ratios,
         "token_gap_p99_over_median_in_long_prefill": stalled,
         **left,

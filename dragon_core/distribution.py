@@ -3,6 +3,7 @@
 import math
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dragon_core.errors import PeerError
 from dragon_core.types import Cut, Distribution, FloatArray, IdArray, LevelArray
@@ -11,6 +12,7 @@ LEVELS_PER_NAT = 1024
 MAX_LEVEL = 65_535
 DROPPED_UNIT = 1 / 65_535
 MAX_WEIGHT_NAT = 10_000.0
+BLOCK_LENGTH = 64
 
 
 def cut(probabilities: FloatArray, limit: Cut) -> Distribution:
@@ -19,12 +21,7 @@ def cut(probabilities: FloatArray, limit: Cut) -> Distribution:
     `dropped` is the mass outside, rounded up.
     """
     num_kept = min(limit.max_published_tokens, probabilities.size)
-    candidates = (
-        np.argpartition(probabilities, probabilities.size - num_kept)[-num_kept:]
-        if num_kept < probabilities.size
-        else np.arange(probabilities.size)
-    )
-    candidates = candidates[np.lexsort((candidates, -probabilities[candidates]))]
+    candidates = _largest(probabilities, num_kept)
     mass = np.cumsum(probabilities[candidates])
     num_nucleus = min(int(np.searchsorted(mass, limit.nucleus)) + 1, num_kept)
     kept = candidates[:num_nucleus]
@@ -36,6 +33,22 @@ def cut(probabilities: FloatArray, limit: Cut) -> Distribution:
     order = np.lexsort((kept, levels))
     dropped = math.ceil(max(0.0, 1.0 - float(mass[num_positive - 1])) / DROPPED_UNIT - 1e-6)
     return decoded(kept[order].astype(np.uint32), levels[order], min(dropped, MAX_LEVEL))
+
+
+def _largest(values: FloatArray, count: int) -> NDArray[np.intp]:
+    """Where the `count` largest are, the largest first; of equal ones the first come first.
+
+    A selection over all values is several times slower than one over the maxima of blocks: `count` blocks whose maximum
+    is at least x hold `count` values of at least x.
+    """
+    num_blocks = values.size // BLOCK_LENGTH
+    if num_blocks > count:
+        maxima = values[: num_blocks * BLOCK_LENGTH].reshape(num_blocks, BLOCK_LENGTH).max(axis=1)
+        least = np.partition(maxima, num_blocks - count)[num_blocks - count]
+        candidates = np.flatnonzero(values >= least)
+    else:
+        candidates = np.arange(values.size)
+    return candidates[np.lexsort((candidates, -values[candidates]))][:count]
 
 
 def decoded(ids: IdArray, levels: LevelArray, dropped: int) -> Distribution:

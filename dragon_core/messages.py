@@ -267,7 +267,7 @@ def require_same(ours: Fingerprint, theirs: Fingerprint) -> None:
     if (found := ours.difference(theirs)) is not None:
         field, our_value, their_value = found
         raise PeerError(
-            f"the two ends differ in {field}: here {our_value!r}, there {their_value!r}; "
+            f"the two ends differ in {field}: here {our_value}, there {their_value}; "
             "run both with the same model vocabulary, template, embedding model and settings",
             field=f"fingerprint.{field}",
         )

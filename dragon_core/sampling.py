@@ -25,8 +25,9 @@ def validate(sampling: Sampling) -> None:
 
 def log_softmax(logits: FloatArray) -> FloatArray:
     """Row-wise log-softmax (C, V); -inf stays -inf."""
-    shifted = logits - logits.max(axis=-1, keepdims=True)
-    return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True)))
+    shifted: FloatArray = logits - logits.max(axis=-1, keepdims=True)
+    shifted -= np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
+    return shifted
 
 
 def filtered(log_probabilities: FloatArray, sampling: Sampling) -> FloatArray:

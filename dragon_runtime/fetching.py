@@ -16,11 +16,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import anyio.to_thread
 import httpx
 
 from dragon_core.errors import OurError
+from dragon_runtime.oci_registry import SCHEME, RegistryLogin, blob_address
 from dragon_runtime.settings.groups import is_loopback
 
 logger = logging.getLogger(__name__)
@@ -61,12 +63,31 @@ class FetchError(OurError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Request:
-    """What is fetched. `token` is sent as bearer token, over TLS or to this machine only."""
+    """What is fetched. `token` is sent as bearer token, over TLS or to this machine only; `login` when asked for."""
 
     url: str
     sha256: str | None = None
     token: str | None = None
     max_bytes: int | None = None
+    login: RegistryLogin | None = None
+
+    @classmethod
+    def of(cls, url: str, sha256: str, *, token: str | None = None) -> Self:
+        """Of a file that is known by its digest, at an address or in an OCI registry.
+
+        Raises:
+            OurError: an `oci://` address or its credentials have another form.
+        """
+        if url.startswith(SCHEME):
+            return cls(url=blob_address(url, sha256), sha256=sha256, login=RegistryLogin(token))
+        return cls(url=url, sha256=sha256, token=token)
+
+    @property
+    def is_anonymous(self) -> bool:
+        """Whether it is made without any credentials."""
+        if self.login is not None:
+            return self.login.is_anonymous
+        return self.token is None and "X-Amz-Signature" not in httpx.URL(self.url).params
 
     @property
     def shown_url(self) -> str:
@@ -120,7 +141,7 @@ async def _download(request: Request, part: Path, progress: Progress | None) -> 
     headers = request.headers()
     async with (
         httpx.AsyncClient(follow_redirects=True, timeout=SILENT_SECONDS) as client,
-        client.stream("GET", request.url, headers=headers) as reply,
+        client.stream("GET", request.url, headers=headers, auth=request.login) as reply,
     ):
         _require_success(request, reply.status_code)
         length = reply.headers.get("content-length", "")
@@ -150,12 +171,12 @@ def _write_out(descriptor: int) -> None:
 
 
 def _require_success(request: Request, status: int) -> None:
-    if status < 400:
+    if httpx.codes.is_success(status):
         return
     match status:
         case 401 | 403:
             reason = FetchReason.REFUSED
-            advice = " (the token may not read it)" if request.token else " (a token that may read it is needed)"
+            advice = " (a token that may read it is needed)" if request.is_anonymous else " (the token may not read it)"
         case 404 | 410:
             reason, advice = FetchReason.NOT_FOUND, " (there is no such file)"
         case _:

@@ -10,8 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from dragon_core.coupling import SharedNoise
 from dragon_core.mixture import publish
-from dragon_core.types import Command, Context, Cut, Sampling, Step, Vocabulary, Weighting
+from dragon_core.types import Command, Context, Cut, Peer, Sampling, Step, Vocabulary, Weighting
 
 
 class Clock(Protocol):
@@ -25,6 +26,8 @@ class EngineRequest:
     """What a session asks an engine to open: contexts, the bare prompt, and how to mix, sample and cut.
 
     `bare_prompt` is None unless the weighting rule needs p0. `max_branches` is B, `max_tokens` the longest answer.
+    `draft_seed`: of the noise that the session's drafts are drawn with. An engine that has it may make the next step
+    before it is asked for, while the last one is on its way; without it, it does not know what comes next.
     """
 
     contexts: tuple[Context, ...]
@@ -34,6 +37,7 @@ class EngineRequest:
     cut: Cut
     max_branches: int
     max_tokens: int
+    draft_seed: int | None = None
 
     @property
     def prompts(self) -> list[tuple[int, ...]]:
@@ -52,6 +56,13 @@ class EngineRequest:
             sampling=self.sampling,
             cut=self.cut,
         )
+
+    def draft(self, position: int, step: Step) -> int | None:
+        """The token that the session drafts for `position` after `step`; None without a seed."""
+        if self.draft_seed is None:
+            return None
+        coupling = SharedNoise(seed=self.draft_seed, temperature=self.sampling.temperature)
+        return coupling.guesses(position, step.published, 1, Peer.OPENER)[0].token
 
 
 class EngineSession(Protocol):

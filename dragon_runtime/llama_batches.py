@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from dragon_core.mixture import publish
 from dragon_core.types import Cut, Feed, Sampling, Step, Weighting, WeightingRule
-from dragon_runtime.llama_scheduler import UNANSWERED
+from dragon_runtime.llama_scheduler import AHEAD, UNANSWERED
 from dragon_runtime.llama_sequences import BATCH_TOKENS, LlamaSequences, Piece
 from dragon_runtime.llama_session import LlamaSession, RunningFeed
 
@@ -26,10 +26,10 @@ RELEVANCE = Weighting(rule=WeightingRule.RELEVANCE)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """The step that a ticket of a session asked for."""
+    """The step that a feed of a session asked for."""
 
     session: LlamaSession
-    ticket: int
+    feed: Feed
     step: Step
 
 
@@ -81,14 +81,19 @@ class Batches:
                     pieces += added
                     fed.append((session, feed, len(added)))
                 elif session.first_step is not None:
-                    yield Answer(session, feed.ticket, session.first_step)
+                    yield Answer(session, feed, session.first_step)
         if not fed:
             return
         self._on_batch(running)
         logits = iter(self._decode(pieces))
         for session, feed, num_pieces in fed:
-            if feed.ticket != UNANSWERED:
-                yield Answer(session, feed.ticket, session.publish(list(islice(logits, num_pieces))))
+            if feed.ticket == UNANSWERED:
+                continue
+            made = session.publish(list(islice(logits, num_pieces)))
+            if feed.ticket == AHEAD:
+                session.sequences.set_ahead(feed.branch, made)
+            else:
+                yield Answer(session, feed, made)
         seconds = time.perf_counter() - started
         self.decode_seconds += SMOOTHING * (seconds - self.decode_seconds)
         if self._observer is not None:
@@ -123,4 +128,5 @@ def _running(session: LlamaSession, feed: Feed) -> RunningFeed:
     """What must become of a feed's branch for the feed not to be needed any more."""
     if session.sequences.is_copied(feed.branch):
         return RunningFeed(None)
-    return RunningFeed(feed.branch, session.sequences.length(feed.branch) if feed.tokens else -1)
+    position = session.sequences.length(feed.branch) if feed.tokens else -1
+    return RunningFeed(feed.branch, position, ahead=feed.tokens if feed.ticket == AHEAD else ())

@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dragon_core.errors import CapacityError, DragonError, EngineError, OurError, PromptTooLongError
@@ -306,6 +306,11 @@ class LlamaEngine:
         """At most one piece of one prompt, and one step of everything else; False at the end."""
         with self._wake:
             self._wake.wait_for(self._has_work)
+            made = self._take_commands()
+        if made:
+            self._hand_over(made)
+            return True
+        with self._wake:
             # One batch of all sessions costs less than two of some: those that are nearly ready are waited for.
             self._gather()
             if self._is_stopping:
@@ -317,11 +322,9 @@ class LlamaEngine:
                 for sequence in session.sequences.all_sequences:
                     self._memory.cut(sequence, 0)
                 self._post(self._take_back, session, released)
+            made = self._take_commands()
             sessions = [session for session in self._sessions if not session.has_failed]
-            for session in sessions:
-                for command in session.inbox:
-                    session.sequences.enqueue(command)
-                session.inbox.clear()
+        self._hand_over(made)
         waiting = next((session for session in sessions if session.first_step is None), None)
         if waiting is not None:
             self._attempt([waiting], lambda: self._prefill(waiting))
@@ -329,6 +332,18 @@ class LlamaEngine:
         if running:
             self._attempt(running, lambda: self._step(running))
         return True
+
+    def _take_commands(self) -> list[Answer]:
+        """With the lock held: queue what was submitted; returns what was made before it was asked for."""
+        made: list[Answer] = []
+        for session in self._sessions:
+            if session.has_failed:
+                continue
+            for command in session.inbox:
+                session.sequences.enqueue(command)
+            session.inbox.clear()
+            made += [Answer(session, feed, step) for feed, step in session.sequences.take_made()]
+        return made
 
     def _attempt(self, sessions: Sequence[LlamaSession], act: Callable[[], None]) -> None:
         """A batch that cannot be decoded ends the sessions in it, not the engine."""
@@ -356,20 +371,25 @@ class LlamaEngine:
                 )
 
     def _step(self, sessions: Sequence[LlamaSession]) -> None:
-        answers = self._batches.step(sessions)
+        # The listeners' own work would slow down what is still to be published: it has to wait.
+        answers = deque(self._batches.step(sessions))
         if self._is_listener_elsewhere:
-            for answer in answers:
-                answer.session.deliver(answer.ticket, answer.step)
-        elif handed_over := deque(answers):
-            # The listeners' own work would slow down what is still to be published: it has to wait.
-            self._post(self._deliver, handed_over)
+            self._hand_over(answers)
+        elif answers:
+            self._post(self._deliver, answers)
+
+    def _hand_over(self, answers: Iterable[Answer]) -> None:
+        """To listeners elsewhere. The step that each is likely to ask for next is made while they are on their way."""
+        for answer in answers:
+            answer.session.deliver(answer.feed.ticket, answer.step)
+            answer.session.sequences.run_ahead(answer.feed.branch, answer.step)
 
     def _deliver(self, answers: "deque[Answer]") -> None:
         """One answer in each turn of the loop: what else waits there comes between."""
         answer = answers.popleft()
         if answers:
             self._loop.call_soon(self._deliver, answers)
-        answer.session.deliver(answer.ticket, answer.step)
+        answer.session.deliver(answer.feed.ticket, answer.step)
 
     def _on_batch(self, running: Running) -> None:
         with self._wake:

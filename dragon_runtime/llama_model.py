@@ -14,6 +14,9 @@ logger = logging.getLogger(__name__)
 
 GGUF_MAGIC = b"GGUF"
 MAX_PIECE_BYTES = 512
+KEPT_BYTES = 32 << 20
+"""The most that glibc takes as the size from which on memory is mapped."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
 _SAID_OF_AN_ABORT = ("graph_compute:", "process_ubatch:", "llama_decode: failed to decode, ret = 2")
 """A dropped batch is told as an error, and so is one that failed, but with another number."""
 _LOG_LEVELS = {1: logging.DEBUG, 2: logging.DEBUG, 3: logging.DEBUG, 4: logging.WARNING}
@@ -36,7 +39,17 @@ def library() -> Any:
         ) from error
     llama_cpp.llama_log_set(_log_callback(llama_cpp), None)
     llama_cpp.llama_backend_init()
+    _keep_freed_memory()
     return llama_cpp
+
+
+def _keep_freed_memory() -> None:
+    """Have glibc keep what a step frees for the next one: else every array of the vocabulary's length is paid for with
+    page faults, which take as long as its softmax."""
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, KEPT_BYTES)
+        libc.mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES)
 
 
 @functools.cache

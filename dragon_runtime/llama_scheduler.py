@@ -6,8 +6,9 @@ Plain data and rules without threads: `llama_engine` owns the thread that calls 
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeGuard
 
-from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback
+from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback, Step
 from dragon_runtime.interfaces import EngineRequest
 from dragon_runtime.llama_sequences import LlamaSequences, Piece
 
@@ -17,6 +18,9 @@ MAX_FED_TOKENS = 32
 """Settled tokens of one sequence per decode: up to here, fed at once equals one by one."""
 UNANSWERED = -1
 """Ticket of a feed whose result nobody wants."""
+AHEAD = -2
+"""Ticket of a feed that nobody asked for so far."""
+MAIN = BranchId(0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,10 +31,24 @@ class _Queued:
     start: int = 0
 
 
+@dataclass(slots=True)
+class _Ahead:
+    """A step that is made before it is asked for: `token` follows the `start` tokens that were fed to its branch."""
+
+    start: int
+    token: int
+    step: Step | None = None
+
+
+def _is_ahead(command: Command) -> TypeGuard[Feed]:
+    return isinstance(command, Feed) and command.ticket == AHEAD
+
+
 class SessionSequences:
     """The sequences and waiting commands of one session, on the engine's thread.
 
     Each branch has one sequence per context, and one for the bare prompt where the weighting rule needs it.
+    A branch may be one step ahead of its commands: the next one either asks for that step, or undoes it.
     """
 
     def __init__(self, request: EngineRequest, sequences: Sequence[int], *, prefill_chunk: int = PREFILL_CHUNK) -> None:
@@ -41,9 +59,11 @@ class SessionSequences:
         self._free = list(sequences)
         self._num_prefilled = [0] * len(self.prompts)
         self._queue: deque[_Queued] = deque()
-        self._planned = {BranchId(0): 0}
-        self._branches = {BranchId(0): self._take_sequences()}
-        self._lengths = {BranchId(0): 0}
+        self._planned = {MAIN: 0}
+        self._branches = {MAIN: self._take_sequences()}
+        self._lengths = {MAIN: 0}
+        self._ahead: dict[BranchId, _Ahead] = {}
+        self._made: list[tuple[Feed, Step]] = []
 
     def _take_sequences(self) -> tuple[int, ...]:
         return tuple(self._free.pop() for _ in self.prompts)
@@ -67,13 +87,15 @@ class SessionSequences:
                 tokens = prompt[start : start + self._prefill_chunk]
                 self._num_prefilled[index] += len(tokens)
                 is_last = start + len(tokens) == len(prompt)
-                return Piece(self._branches[BranchId(0)][index], start, tokens, is_last)
+                return Piece(self._branches[MAIN][index], start, tokens, is_last)
         return None
 
     # -- commands -----------------------------------------------------------------------------------------------
 
     def enqueue(self, command: Command) -> None:
         """Queue a command; feeds that it takes away again are not run at all."""
+        if self._takes_ahead(command):
+            return
         match command:
             case Feed(_, branch, tokens):
                 self._queue.append(_Queued(command, self._planned[branch]))
@@ -88,6 +110,62 @@ class SessionSequences:
                 self._cancel_feeds(branch, 0)
                 del self._planned[branch]
         self._queue.append(_Queued(command))
+
+    def _takes_ahead(self, command: Command) -> bool:
+        """Whether nothing is left to do: a step ahead is asked for, or left out of a copy. Else it is undone."""
+        if isinstance(command, Fork):
+            ahead = self._ahead.get(command.source)
+            if ahead is None:
+                return False
+            if self._index_ahead(command.source) is None:
+                self._planned[command.branch] = self._planned[command.source]
+                self._queue.append(_Queued(command))
+                self.enqueue(Rollback(command.branch, ahead.start))
+                return True
+            del self._ahead[command.source]
+            self.enqueue(Rollback(command.source, ahead.start))
+            return False
+        ahead = self._ahead.pop(command.branch, None)
+        if ahead is None:
+            return False
+        if isinstance(command, Feed) and command.tokens == (ahead.token,):
+            index = self._index_ahead(command.branch)
+            if index is not None:
+                self._queue[index] = _Queued(command, ahead.start)
+                return True
+            if ahead.step is not None:
+                self._made.append((command, ahead.step))
+                return True
+        self.enqueue(Rollback(command.branch, ahead.start))
+        return False
+
+    def _index_ahead(self, branch: BranchId) -> int | None:
+        """Where the feed of a step ahead waits; None when it was run."""
+        for index, waiting in enumerate(self._queue):
+            if _is_ahead(waiting.command) and waiting.command.branch == branch:
+                return index
+        return None
+
+    def run_ahead(self, branch: BranchId, step: Step) -> None:
+        """Queue the feed of the token that the session drafts after `step`, unless it wants something else first."""
+        if not all(_is_ahead(each.command) for each in self._queue):
+            return
+        position = self._planned.get(branch)
+        if position is None or position + 1 >= self.request.max_tokens:  # nobody asks what follows the last token
+            return
+        token = self.request.draft(position, step)
+        if token is not None:
+            self.enqueue(Feed(AHEAD, branch, (token,)))
+            self._ahead[branch] = _Ahead(position, token)
+
+    def set_ahead(self, branch: BranchId, step: Step) -> None:
+        """The step ahead of a branch is made."""
+        self._ahead[branch].step = step
+
+    def take_made(self) -> list[tuple[Feed, Step]]:
+        """Feeds whose steps were there when they were asked for."""
+        made, self._made = self._made, []
+        return made
 
     def _cancel_feeds(self, branch: BranchId, position: int) -> None:
         """Forget waiting feeds at or after `position`, back to the last fork, whose copy needs them."""

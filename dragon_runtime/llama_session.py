@@ -4,14 +4,14 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from dragon_core.distribution import quantise_weight
 from dragon_core.errors import EngineError, OurError
-from dragon_core.types import BranchId, Command, Drop, Fork, Rollback, Step
+from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback, Step
 from dragon_core.weighting import constant_weight
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 from dragon_runtime.llama_scheduler import SessionSequences
@@ -23,10 +23,12 @@ class RunningFeed:
     """A feed in the batch that is being decoded: its first token is at `position` of `branch`, -1 without a token.
 
     Without a branch nothing undoes it: it is a piece of a prompt, or a copy is to be made of what it adds.
+    `ahead`: its tokens while nobody has asked for them.
     """
 
     branch: BranchId | None
     position: int = -1
+    ahead: tuple[int, ...] = ()
 
 
 class LlamaSession:
@@ -101,8 +103,16 @@ class LlamaSession:
         """Forget what of the running batch these commands undo. With the engine's lock held."""
         for command in commands:
             match command:
+                case Feed(_, branch, tokens):
+                    self.running = [
+                        replace(at, ahead=()) if at.branch == branch else at
+                        for at in self.running
+                        if at.branch != branch or at.ahead in ((), tokens)
+                    ]
                 case Fork(source, _):
-                    self.running = [RunningFeed(None) if at.branch == source else at for at in self.running]
+                    self.running = [
+                        RunningFeed(None) if at.branch == source and not at.ahead else at for at in self.running
+                    ]
                 case Rollback(branch, position):
                     self.running = [at for at in self.running if at.branch != branch or at.position < position]
                 case Drop(branch):

@@ -92,20 +92,24 @@ class MilvusStore:
 
     @classmethod
     async def open_server(
-        cls, uri: str, *, embedder: Embedder, token: str | None = None, is_tls: bool = False
+        cls,
+        uri: str,
+        *,
+        embedder: Embedder,
+        token: str | None = None,
+        former_tokens: Sequence[str] = (),
+        is_tls: bool = False,
     ) -> "MilvusStore":
-        """Use a Milvus server.
+        """Use a Milvus server. One that takes none but a former token is given the password of `token` first.
 
         Raises:
             StoreError: it cannot be reached, or its collection was filled with another embedding model.
         """
 
         def connect() -> MilvusStore:
-            from pymilvus import MilvusClient
-
             _hush()
             with _translated():
-                client = MilvusClient(uri=uri, token=token or "", secure=is_tls)
+                client = _log_in(uri, token or "", former_tokens, is_tls=is_tls)
                 store = cls(client, embedder=embedder, stop=client.close, is_server=True)
                 store._prepare()
             return store
@@ -214,6 +218,39 @@ class MilvusStore:
         return await asyncio.get_running_loop().run_in_executor(self._executor, guarded)
 
 
+def _log_in(uri: str, token: str, former_tokens: Sequence[str], *, is_tls: bool) -> Any:
+    """A client that the server takes. With a former token the password is changed; another end may do so meanwhile."""
+    from pymilvus import MilvusClient
+
+    def connect(with_token: str) -> Any:
+        # A client of its own: a shared one would be taken unseen where an earlier one was.
+        return MilvusClient(uri=uri, token=with_token, secure=is_tls, dedicated=True)
+
+    for candidate in (token, *former_tokens):
+        try:
+            client = connect(candidate)
+        except Exception as error:
+            if _is_refused(error):
+                continue
+            raise
+        if candidate == token:
+            return client
+        user, _, new = token.partition(":")
+        with contextlib.closing(client):
+            client.update_password(user, candidate.partition(":")[2], new)
+        logger.info("the document store's password of %s was changed to the new one", user)
+        break
+    return connect(token)
+
+
+def _is_refused(error: BaseException) -> bool:
+    """Whether the server does not take the token: of a connect that failed this is only the cause."""
+    import grpc
+
+    said = error if isinstance(error, grpc.RpcError) else error.__cause__
+    return isinstance(said, grpc.Call) and said.code() is grpc.StatusCode.UNAUTHENTICATED
+
+
 def _hush() -> None:
     """Both log every error with a trace before they raise it, which is what we make one line of. After the import:
     it sets up their logging anew.
@@ -238,12 +275,15 @@ def _socket_path(folder: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _translated() -> Iterator[None]:
-    """Milvus' errors as ours."""
+    """Milvus' errors as ours. What its server refuses before it looks at a call comes as an error of gRPC's."""
+    import grpc
     from pymilvus import MilvusException
 
     try:
         yield
-    except (MilvusException, OSError) as error:
+    except (MilvusException, grpc.RpcError, OSError) as error:
+        if _is_refused(error):
+            raise StoreError("the document store does not take this user and password: check store.token") from error
         reason = str(error.message if isinstance(error, MilvusException) else error)
         if any(text in reason for text in NO_ROOM):
             raise StoreFullError(f"there is no room for documents: free some space ({reason})") from error

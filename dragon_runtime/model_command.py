@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from dragon_core.errors import DragonError, ModelError, OurError
 from dragon_runtime.fetching import FetchError, ProgressLog
 from dragon_runtime.models import require_digest, resolve_model
+from dragon_runtime.object_store import SCHEME as OBJECT_STORE
+from dragon_runtime.object_store import signed_address
 from dragon_runtime.settings.groups import ModelSettings, read_secret
 from dragon_runtime.termination import leave_word
 
@@ -46,12 +48,19 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m dragon_runtime.models", description=main.__doc__)
     source = parser.add_mutually_exclusive_group(required=True)
-    source.add_argument("--url", help="of the GGUF file: https://, http:// or hf://ORG/REPO/FILE[@REVISION]")
+    source.add_argument(
+        "--url",
+        help="of the GGUF file: https://, http://, hf://ORG/REPO/FILE[@REVISION], oci://HOST/REPOSITORY "
+        "or s3://BUCKET/KEY[?endpoint=https://HOST][&region=REGION]",
+    )
     source.add_argument("--path", type=Path, help="of the GGUF file, on a volume that the next step has there too")
     parser.add_argument("--sha256", help="digest of the file; needed with --url")
     parser.add_argument("--folder", type=Path, required=True, help="it is kept there; model.gguf becomes a link to it")
     parser.add_argument(
-        "--token-file", type=Path, help=f"file with a bearer token for the address; else the variable {TOKEN_VARIABLE}"
+        "--token-file",
+        type=Path,
+        help="with a bearer token for the address (oci://: USER:PASSWORD; s3://: ACCESS_KEY_ID:SECRET_ACCESS_KEY); "
+        f"else the variable {TOKEN_VARIABLE}",
     )
     return parser.parse_args()
 
@@ -65,13 +74,14 @@ def _model(given: argparse.Namespace) -> Path:
             logger.info("checking %s", path)
         asyncio.run(resolve_model(ModelSettings(path=path, sha256=given.sha256), given.folder))
         return path
-    settings = ModelSettings(url=address_of(given.url), sha256=given.sha256)
+    url, token = address_of(given.url), _token(given.token_file)
+    if url.startswith(OBJECT_STORE):
+        url, token = signed_address(url, token), None
+    settings = ModelSettings(url=url, sha256=given.sha256)
     target = given.folder / f"{settings.sha256}.gguf"
     _drop_damaged(target, str(settings.sha256))
     _drop_unused(given.folder, target)
-    return asyncio.run(
-        resolve_model(settings, given.folder, token=_token(given.token_file), progress=ProgressLog("the model"))
-    )
+    return asyncio.run(resolve_model(settings, given.folder, token=token, progress=ProgressLog("the model")))
 
 
 def address_of(uri: str) -> str:

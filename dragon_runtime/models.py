@@ -32,7 +32,7 @@ async def resolve_model(
     if settings.url is not None and settings.sha256 is not None:
         target = folder / f"{settings.sha256}.gguf"
         if not target.exists():
-            await _fetch(Request(url=settings.url, sha256=settings.sha256, token=token), target, progress)
+            await _fetch(Request.of(settings.url, settings.sha256, token=token), target, progress)
         return target
     return bundled_model()
 

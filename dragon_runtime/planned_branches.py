@@ -49,6 +49,8 @@ class PlannedBranches:
             return f"there is no branch {branch}"
         if not tokens and length:
             return f"an empty feed to branch {branch}, which holds {length} tokens"
+        if ticket < 0:
+            return f"a ticket of {ticket}: they begin at 0"
         if any(not 0 <= token < self._num_vocabulary for token in tokens):
             return f"a token beyond the vocabulary of {self._num_vocabulary}"
         if length + len(tokens) > self._max_tokens:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from dragon_core.errors import PromptTooLongError
 from dragon_core.messages import ChatMessage, Fingerprint, Open, vocabulary_fingerprint
 from dragon_core.session.settings import Limits, SessionSettings
-from dragon_core.types import Context, Sampling
+from dragon_core.types import Context, CouplingKind, Sampling
 from dragon_core.weighting import BARE_RELEVANCE, context_relevance
 from dragon_runtime.interfaces import (
     Embedder,
@@ -121,6 +121,7 @@ class Preparation:
             cut=self._protocol.cut.at_temperature(request.temperature),
             max_branches=request.branches,
             max_tokens=request.max_tokens,
+            draft_seed=request.seed if request.coupling is CouplingKind.SHARED_NOISE else None,
         )
 
     def _contexts(self, request: Open, passages: Sequence[Passage], bare: list[int]) -> tuple[Context, ...]:

@@ -16,4 +16,7 @@ async def open_store(settings: StoreSettings, folder: Path, *, embedder: Embedde
     if settings.uri is None:
         return await MilvusStore.open_folder(folder, embedder=embedder)
     token = None if settings.token is None else settings.token.get_secret_value()
-    return await MilvusStore.open_server(settings.uri, embedder=embedder, token=token, is_tls=settings.tls)
+    formers = "" if settings.former_tokens is None else settings.former_tokens.get_secret_value()
+    return await MilvusStore.open_server(
+        settings.uri, embedder=embedder, token=token, former_tokens=formers.split(), is_tls=settings.tls
+    )

@@ -52,7 +52,7 @@ class Operation(enum.IntEnum):
     PROBE = 5
 
 
-class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
     """How a session mixes, samples and cuts, and what it may grow to: the OPTIONS of an `open`, as JSON."""
 
     rule: WeightingRule
@@ -67,6 +67,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     max_published_tokens: Annotated[int, msgspec.Meta(ge=1)]
     max_branches: Annotated[int, msgspec.Meta(ge=1, le=256)]
     max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    draft_seed: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 class Description(msgspec.Struct, frozen=True, kw_only=True):
@@ -167,6 +168,7 @@ def open_tensors(request: EngineRequest) -> Tensors:
         max_published_tokens=cut.max_published_tokens,
         max_branches=request.max_branches,
         max_tokens=request.max_tokens,
+        draft_seed=request.draft_seed,
     )
     return {
         "TOKENS": np.array([token for prompt in request.prompts for token in prompt], dtype=np.int32),
@@ -218,6 +220,7 @@ def request_of(tensors: Tensors) -> EngineRequest:
         cut=Cut(nucleus=options.nucleus, max_published_tokens=options.max_published_tokens),
         max_branches=options.max_branches,
         max_tokens=options.max_tokens,
+        draft_seed=options.draft_seed,
     )
 
 

@@ -3,7 +3,7 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dragon_core.types import BranchId, Drop, Fork, Rollback, Step, WeightingRule
 from dragon_runtime.interfaces import Engine, EngineRequest
@@ -24,6 +24,13 @@ class _Play:
     pending: dict[int, tuple[BranchId, Path]] = field(default_factory=dict)
     next_branch: int = 1
 
+    def draft(self, branch: BranchId) -> int | None:
+        """What a session would feed to a branch now: an engine may have fed it already."""
+        for ticket, (_, path) in self.pending.items():
+            if path == self.branches[branch] and ticket in self.session.answers:
+                return self.request.draft(len(path), self.session.answers[ticket])
+        return None
+
     def forget(self, branch: BranchId, *, after: int) -> None:
         """Answers that are not here yet must never come."""
         for ticket, (at, path) in tuple(self.pending.items()):
@@ -33,7 +40,7 @@ class _Play:
 
 
 class Interleaving:
-    """One random run. The same seed submits the same commands; when answers come is the engine's affair."""
+    """One random run. The commands follow from the seed and from which answers have come by then."""
 
     def __init__(self, engine: Engine, seed: int) -> None:
         self._engine, self._random = engine, random.Random(seed)
@@ -45,6 +52,10 @@ class Interleaving:
         self._requests = [
             request_of(engine, *lengths, seed=seed, rule=rules[(seed + at) % 4], max_branches=2, max_tokens=MAX_TOKENS)
             for at, lengths in enumerate([(9,), (5,), (4, 11)])
+        ]
+        self._requests += [
+            request_of(engine, 6, seed=seed, rule=rules[seed % 4], max_tokens=MAX_TOKENS, draft_seed=seed),
+            replace(self._requests[0], draft_seed=seed),
         ]
 
     async def run(self, *, num_commands: int) -> None:
@@ -104,6 +115,9 @@ class Interleaving:
         path = play.branches[branch]
         wanted = self._random.randint(0, 2) if num_tokens is None else num_tokens
         tokens = tuple(self._random.choice(self._alphabet) for _ in range(wanted or (1 if path else 0)))
+        draft = play.draft(branch)
+        if draft is not None and self._random.random() < 0.7:
+            tokens = (draft,)
         if len(path) + len(tokens) <= MAX_TOKENS:
             play.branches[branch] = path + tokens
             play.pending[play.session.feed(*tokens, branch=branch)] = (branch, path + tokens)
@@ -141,7 +155,7 @@ class Interleaving:
             for path, step in sorted(found, key=lambda each: -len(each[0])):
                 known = next((steps for longer, steps in walked if longer[: len(path)] == path), None)
                 if known is None:
-                    known = await fresh_steps(self._engine, request, path)
+                    known = await fresh_steps(self._engine, replace(request, draft_seed=None), path)
                     walked.append((path, known))
                 assert_same(step, known[len(path)])
 

@@ -33,6 +33,8 @@ BAD_COMMANDS: dict[str, Callable[[int], Command]] = {
     "too many branches": lambda _: Fork(MAIN, BranchId(2)),
     "a token beyond the vocabulary": lambda num_vocabulary: Feed(90, MAIN, (1, num_vocabulary)),
     "a token below zero": lambda _: Feed(90, MAIN, (-1,)),
+    "a ticket of the engine's own": lambda _: Feed(-1, MAIN, (1,)),
+    "another one": lambda _: Feed(-2, MAIN, (1,)),
     "more tokens than were announced": lambda _: Feed(90, MAIN, (1,) * 96),
     "nothing is fed to a branch that holds tokens": lambda _: Feed(90, MAIN, ()),
     "a rollback into the prompt": lambda _: Rollback(MAIN, -1),

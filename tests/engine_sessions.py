@@ -32,6 +32,7 @@ def request_of(
     cut: Cut | None = None,
     max_branches: int = 1,
     max_tokens: int = 96,
+    draft_seed: int | None = None,
 ) -> EngineRequest:
     """Contexts of drawn tokens, the first the most relevant."""
     contexts = tuple(
@@ -46,6 +47,7 @@ def request_of(
         cut=cut or Cut(),
         max_branches=max_branches,
         max_tokens=max_tokens,
+        draft_seed=draft_seed,
     )
 
 

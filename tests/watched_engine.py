@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from dragon_core.types import Step
+from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.llama_model import LlamaModel
 from dragon_runtime.llama_sequences import LlamaSequences, Piece
+from dragon_runtime.llama_session import LlamaSession
 from tests.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
 from tests.tiny_model import write_tiny_model
 
@@ -23,7 +26,7 @@ Decode = Callable[[Sequence[Piece]], list[NDArray[np.float32]]]
 class WatchedSequences(LlamaSequences):
     """Sequences whose decodes are counted; gated ones wait until the test lets them go; `decode_instead` replaces."""
 
-    num_decodes = 0
+    num_begun = 0
     is_gated = False
     decode_instead: Decode | None = None
 
@@ -33,7 +36,7 @@ class WatchedSequences(LlamaSequences):
         self._arrived, self._may_go = threading.Semaphore(0), threading.Semaphore(0)
 
     def decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
-        self.num_decodes += 1
+        self.num_begun += 1
         if self.is_gated:
             self._arrived.release()
             self._may_go.acquire()
@@ -52,11 +55,26 @@ class WatchedSequences(LlamaSequences):
         self._may_go.release()
 
 
+class StepsFromThread(LlamaEngine):
+    """An engine of listeners elsewhere, for listeners that are here after all: on the event loop."""
+
+    async def open(self, request: EngineRequest, *, on_step: StepListener, on_failure: FailureListener) -> LlamaSession:
+        loop = asyncio.get_running_loop()
+
+        def post(ticket: int, step: Step) -> None:
+            loop.call_soon_threadsafe(on_step, ticket, step)
+
+        return await super().open(request, on_step=post, on_failure=on_failure)
+
+
 @asynccontextmanager
-async def watched_engine(folder: Path) -> AsyncIterator[tuple[LlamaEngine, WatchedSequences]]:
+async def watched_engine(
+    folder: Path, *, is_listener_elsewhere: bool = False
+) -> AsyncIterator[tuple[LlamaEngine, WatchedSequences]]:
     """An engine that runs, and the sequences it decodes with."""
     memory = WatchedSequences(LlamaModel(write_tiny_model(folder / "tiny.gguf")))
-    engine = LlamaEngine(memory.model, memory, num_sequences=NUM_SEQUENCES)
+    kind = StepsFromThread if is_listener_elsewhere else LlamaEngine
+    engine = kind(memory.model, memory, num_sequences=NUM_SEQUENCES, is_listener_elsewhere=is_listener_elsewhere)
     engine._thread.start()
     try:
         yield engine, memory

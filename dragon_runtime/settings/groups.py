@@ -127,7 +127,9 @@ class ModelSettings(SettingsGroup):
         default=None, description="A GGUF file on this machine. Neither path nor url: the bundled one."
     )
     url: str | None = Field(
-        default=None, pattern=r"^https?://", description="Where to get the GGUF file from once; needs sha256."
+        default=None,
+        pattern=r"^(https?|oci)://",
+        description="Where to get the GGUF file from once, an address or oci://HOST/REPOSITORY; needs sha256.",
     )
     sha256: Sha256 | None = Field(default=None, description="Digest of the file, checked before it is loaded.")
     context_length: int = Field(
@@ -168,14 +170,20 @@ class StoreSettings(SettingsGroup):
     )
     uri: str | None = Field(default=None, pattern=r"^https?://", description="Address of a Milvus server.")
     token: SecretStr | None = Field(default=None, description="`user:password` of the Milvus server.")
+    former_tokens: SecretStr | None = Field(
+        default=None,
+        description="Former ones, one in a line: a server that still takes one is given the password of `token`.",
+    )
     tls: bool = Field(default=False, description="Whether the server is spoken to over TLS.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
         if self.folder is not None and self.uri is not None:
             raise ValueError("set folder or uri, not both")
-        if self.uri is None and (self.token is not None or self.tls):
-            raise ValueError("token and tls are for a server: set uri")
+        if self.uri is None and (self.token is not None or self.former_tokens is not None or self.tls):
+            raise ValueError("token, former_tokens and tls are for a server: set uri")
+        if self.former_tokens is not None and self.token is None:
+            raise ValueError("former_tokens are for a token that was rotated: set token")
         return self
 
 

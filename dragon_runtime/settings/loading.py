@@ -18,6 +18,8 @@ from dragon_runtime.settings.reference import ENVIRONMENT_PREFIX, leaves
 
 CONFIG_VARIABLE = "DRAGON_CONFIG"
 """Names the settings file when no flag does."""
+NO_SETTINGS = frozenset({CONFIG_VARIABLE, "DRAGON_CACHE", "DRAGON_E2E_KUBECONFIG"})
+"""Variables that are no settings: the last two are for the scripts that set up and test, and may be exported."""
 
 Tree = dict[str, Any]
 
@@ -74,7 +76,7 @@ def _from_environment(cls: type[SettingsGroup]) -> Tree:
     paths = {leaf.environment: leaf.path for leaf in leaves(cls)}
     given: dict[str, str] = {}
     for variable, value in sorted(os.environ.items()):
-        if not variable.startswith(ENVIRONMENT_PREFIX) or variable == CONFIG_VARIABLE:
+        if not variable.startswith(ENVIRONMENT_PREFIX) or variable in NO_SETTINGS:
             continue
         if variable not in paths:
             raise SettingsError(f"environment variable {variable}: there is no such setting{_like(variable, paths)}")

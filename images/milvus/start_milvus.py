@@ -31,18 +31,12 @@ def set_password(folder: Path, password: str) -> None:
     """Make etcd's folder with nothing in it but the root user. All of it is there in the end, or nothing."""
     new = folder.with_name(f"{folder.name}.new")
     shutil.rmtree(new, ignore_errors=True)
-    command = [
-        "etcd",
-        f"--data-dir={new}",
-        f"--listen-client-urls={CLIENT_URL}",
-        f"--advertise-client-urls={CLIENT_URL}",
-    ]
-    # A member keeps the address of its peers' side: Milvus' own etcd has this one.
-    command += [f"--listen-peer-urls={PEER_URL}", "--log-level=error", "--logger=zap"]
     command = ["etcd", f"--data-dir={new}", "--log-level=error", "--logger=zap"]
     command += [f"--listen-client-urls={CLIENT_URL}", f"--advertise-client-urls={CLIENT_URL}"]
+    # A member keeps the address of its peers' side: Milvus' own etcd has this one.
+    command += [f"--listen-peer-urls={PEER_URL}"]
     # It takes variables that begin with ETCD_ for its own, and would stop at those that are meant for Milvus.
-    etcd = subprocess.Popen([*command, f"--listen-peer-urls={PEER_URL}"], env={"PATH": os.defpath})
+    etcd = subprocess.Popen(command, env={"PATH": os.defpath})
     try:
         salt = crypt.mksalt(crypt.METHOD_BLOWFISH, rounds=BCRYPT_ROUNDS)  # noqa: S324 - this is bcrypt
         hashed = crypt.crypt(password, salt)

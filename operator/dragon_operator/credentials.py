@@ -29,6 +29,8 @@ CERTIFICATE_LIFE = dt.timedelta(days=825)
 RENEWED_AT = 2 / 3
 """Part of a certificate's life after which it is made anew."""
 PASSWORD_BYTES = 32
+MAX_FORMER_PASSWORDS = 3
+"""Kept, for nobody may have opened the store between two rotations."""
 
 INNER_AUTHORITY = "inner-ca"
 BROKER_AUTHORITY = "ca"
@@ -80,7 +82,8 @@ def plan_credentials(
     _identity(deployment, observed, made, broker, OPERATOR_IDENTITY, OPERATOR, now, ca=broker_ca)
     if deployment.spec.milvus.managed is not None:
         _milvus_password(deployment, observed, made)
-    return Credentials(secrets=made, broker_authority=broker, broker_ca=broker_ca.decode(), problem=problem)
+    owned = {name: _owned(deployment, found) for name, found in made.items()}
+    return Credentials(secrets=owned, broker_authority=broker, broker_ca=broker_ca.decode(), problem=problem)
 
 
 def external_authority(observed: Observed, name: str) -> CertificateAuthority:
@@ -156,6 +159,16 @@ def secret(
     }
 
 
+def _owned(deployment: Deployment, found: Object) -> Object:
+    """A Secret as it is. One that is not this deployment's, as from a backup, becomes so."""
+    about = found["metadata"]
+    if deployment.uid in {owner.get("uid") for owner in about.get("ownerReferences") or []}:
+        return found
+    annotations = {key: value for key, value in (about.get("annotations") or {}).items() if key.startswith(names.GROUP)}
+    values = {key: decoded(found, key) for key in found.get("data") or {}}
+    return secret(deployment, about["name"], values, type_=found["type"], annotations=annotations)
+
+
 def _authority(
     deployment: Deployment, observed: Observed, made: dict[str, Object], part: str, now: dt.datetime
 ) -> CertificateAuthority:
@@ -202,7 +215,8 @@ def _broker_identity(
         values, problem = {key: decoded(known, key) for key in known.get("data") or {}}, error
     values["ca.crt"] = authority.certificate
     wanted = secret(deployment, name, values, type_="kubernetes.io/tls")
-    made[name] = known if known is not None and known.get("data") == wanted["data"] else wanted
+    is_same = known is not None and known.get("data") == wanted["data"]
+    made[name] = known if known is not None and is_same else wanted
     return values.get(SERVER_AUTHORITY, authority.certificate), problem
 
 
@@ -282,11 +296,19 @@ def _fingerprint(authority: CertificateAuthority) -> str:
 
 
 def _milvus_password(deployment: Deployment, observed: Observed, made: dict[str, Object]) -> None:
+    """Root's. The server takes the one that it has first seen: whoever opens the store changes it to this one."""
     name = deployment.child("milvus")
+    rotation = deployment.annotations.get(names.ROTATION, "")
     known = observed.get("Secret", name)
+    formers: list[bytes] = []
     if known is not None and {"password", "token"} <= set(known.get("data") or {}):
-        made[name] = known
-        return
+        if (known["metadata"].get("annotations") or {}).get(names.ROTATION, "") == rotation:
+            made[name] = known
+            return
+        former_ones = decoded(known, names.FORMER_TOKENS) if names.FORMER_TOKENS in known["data"] else b""
+        formers = [decoded(known, "token"), *former_ones.splitlines()]
     password = random.token_urlsafe(PASSWORD_BYTES)
     values = {"password": password.encode(), "token": f"root:{password}".encode()}
-    made[name] = secret(deployment, name, values)
+    if formers:
+        values[names.FORMER_TOKENS] = b"\n".join(formers[:MAX_FORMER_PASSWORDS])
+    made[name] = secret(deployment, name, values, annotations={names.ROTATION: rotation})

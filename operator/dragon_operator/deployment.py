@@ -79,7 +79,7 @@ class Deployment:
         if self.spec.broker.external is not None:
             return self.spec.broker.external.port, self.spec.broker.external.enrolment_port
         service = self.spec.broker.managed.service if self.spec.broker.managed is not None else None
-        if service is None:
+        if service is None or service.type != "NodePort":
             return BROKER_PORT, ENROLMENT_PORT
         return service.node_port or BROKER_PORT, service.enrolment_node_port or ENROLMENT_PORT
 

@@ -251,7 +251,7 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
         if reported.error:
             applied = (False, DeviceReason.NOT_APPLICABLE, f"{reported.error}; correct spec.configuration")
         elif reported.needs_restart:
-            applied = (False, DeviceReason.RESTART_NEEDED, "in use after the next start of the daemon")
+            applied = (False, DeviceReason.RESTART_NEEDED, "the device fetches the model, then starts anew with it")
         elif reported.applied == wanted:
             applied = (True, DeviceReason.APPLIED, f"version {wanted}")
         else:

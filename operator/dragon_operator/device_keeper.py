@@ -7,7 +7,7 @@ import secrets as random
 import tempfile
 from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -163,7 +163,7 @@ class DeviceKeeper:
             if await self._kube.get(names.DEPLOYMENT_KIND, name, namespace) is None:
                 message = f"there is no DragonDeployment {name} in this namespace: create it, or make the device anew"
                 for device in devices:
-                    await self._write(device, missing_deployment_status(device, message, self._clock()))
+                    await self._tell(device, missing_deployment_status(device, message, self._clock()))
             return
         tokens = {device.name: await self._token(known, device) for device in devices}
         revoked = frozenset(number for device in devices for number in device.revoked_numbers())
@@ -181,7 +181,7 @@ class DeviceKeeper:
             problems = {device.name: str(error) for device in devices}
         for device in devices:
             said = problems.get(device.name)
-            await self._write(device, enrolment_status(device, tokens[device.name], now, problem=said))
+            await self._tell(device, enrolment_status(device, tokens[device.name], now, problem=said))
         if failure is not None:
             raise failure
 
@@ -214,11 +214,13 @@ class DeviceKeeper:
             return None  # it was seen to be gone: of thousands of devices most are so
         secret = await self._kube.get("Secret", names.join_secret(device.name), device.namespace)
         token, ca = known_join_token(secret, device), known.credentials.broker_ca
-        if token is not None and token.ca == ca:
-            return token
         if token is not None:
-            # The broker's certificate is another authority's since it was made.
-            token = msgspec.structs.replace(token, ca=ca)
+            # The broker may have another address since it was made, or a certificate of another authority.
+            anew = join_token(known.deployment, device, ca=ca, secret=token.secret, now=self._clock())
+            current = msgspec.structs.replace(anew, expires=token.expires)
+            if current == token:
+                return token
+            token = current
         elif device.is_token_used:
             return None
         else:
@@ -227,16 +229,23 @@ class DeviceKeeper:
         await self._kube.apply(join_secret_object(device, token))
         return token
 
-    async def _write(self, device: Device, *parts: dict[str, Any]) -> None:
-        if is_same(merged(device, *parts), device.status):
-            return
+    async def _tell(self, device: Device, part: dict[str, Any]) -> None:
+        """Write a part of a status, unless the device says so already."""
+        if not is_same(merged(device, part), device.status):
+            await self._write(device.namespace, device.name, lambda _: part)
+
+    async def _write(self, namespace: str, name: str, part: Callable[[Device], dict[str, Any]]) -> None:
+        """Write the part of a status that `part` makes of the device as it is now."""
         async with self._writing:
             # Another part may have been written since it was read: the list of conditions is written as a whole.
-            obj = await self._kube.get(names.DEVICE_KIND, device.name, device.namespace)
+            obj = await self._kube.get(names.DEVICE_KIND, name, namespace)
             if obj is None:
                 return
-            status = merged(replace(device, status=obj.get("status") or {}), *parts)
-            await self._kube.write_status(names.DEVICE_KIND, device.name, device.namespace, status)
+            device = Device.from_object(obj)
+            status = merged(device, part(device))
+            if is_same(status, device.status):
+                return
+            await self._kube.write_status(names.DEVICE_KIND, name, namespace, status)
             self._metrics.status_writes.labels(names.DEVICE_KIND).inc()
 
     # -- one broker --------------------------------------------------------------------------------------------------
@@ -288,13 +297,13 @@ class DeviceKeeper:
 
     async def _on_report(self, key: Key, report: DeviceReport) -> None:
         known = self._open.get(key)
-        obj = await self._kube.get(names.DEVICE_KIND, report.device, key[0])
-        if known is None or obj is None:
+        if known is None:
             return
-        device = Device.from_object(obj)
-        await self._write(
-            device, presence_status(device, report, wanted_version(known.deployment, device), self._clock())
-        )
+
+        def part(device: Device) -> dict[str, Any]:
+            return presence_status(device, report, wanted_version(known.deployment, device), self._clock())
+
+        await self._write(key[0], report.device, part)
 
     async def _on_issued(self, key: Key, issued: Issued) -> None:
         """Write down a certificate before the device gets it: what is lost on the way can be refused later."""

@@ -48,17 +48,13 @@ def summary_states(deployment: Deployment, parts: list[State], observed: Observe
         states.append(State(Condition.READY, False, first.reason, message[: 4 * MAX_MESSAGE]))
     else:
         states.append(State(Condition.READY, True, Reason.ALL_READY, "devices can enrol and ask"))
-    moving = [state for state in parts if state.reason in _MOVING]
+    moving = [state for state in parts if state.reason in _MOVING or _is_stuck(state)]
     if moving and not spec.suspend:
         message = "; ".join(f"{state.type}: {state.message}" for state in moving)
         states.append(State(Condition.PROGRESSING, True, moving[0].reason, message[: 4 * MAX_MESSAGE]))
     else:
         states.append(State(Condition.PROGRESSING, False, Reason.STEADY, "nothing is being changed"))
-    broken = [
-        state
-        for state in parts
-        if state.reason is Reason.MODEL_UNAVAILABLE or (state.is_true is False and state.reason not in _MOVING)
-    ]
+    broken = [state for state in parts if _is_stuck(state) or (not state.is_true and state.reason not in _MOVING)]
     if broken and not spec.suspend:
         message = "; ".join(f"{state.type}: {state.message}" for state in broken)
         states.append(State(Condition.DEGRADED, True, broken[0].reason, message[: 4 * MAX_MESSAGE]))
@@ -70,6 +66,13 @@ def summary_states(deployment: Deployment, parts: list[State], observed: Observe
 
 
 _MOVING = frozenset({Reason.STARTING, Reason.UPDATING, Reason.MODEL_LOADING, Reason.VOLUME_PENDING})
+_STEADY = frozenset({Reason.AVAILABLE, Reason.EXTERNAL, Reason.MODEL_LOADED})
+
+
+def _is_stuck(state: State) -> bool:
+    """Whether a part that serves is being replaced by one that cannot come up."""
+    moves = state.reason in _MOVING and state.reason is not Reason.VOLUME_PENDING
+    return bool(state.is_true) and not moves and state.reason not in _STEADY
 
 
 def _model(deployment: Deployment, observed: Observed) -> State:
@@ -85,8 +88,12 @@ def _model(deployment: Deployment, observed: Observed) -> State:
     former = "the former model serves on; " if is_served else ""
     if (words := _fetch_failure(pods)) is not None:
         return State(condition, is_served, Reason.MODEL_UNAVAILABLE, f"{former}{words}")
-    if deployment.spec.suspend or deployment.spec.triton.least_replicas == 0:
+    if deployment.spec.suspend:
+        return State(condition, False, Reason.SUSPENDED, "suspended")
+    if deployment.spec.triton.least_replicas == 0:
         return State(condition, False, Reason.NO_REPLICAS, "no Triton server runs")
+    for reason, words in _troubles(pods):
+        return State(condition, is_served, reason, f"{former}{uri} cannot be loaded: {words}")
     return State(condition, is_served, Reason.MODEL_LOADING, f"{former}{uri} is being fetched or loaded")
 
 
@@ -133,7 +140,7 @@ def _workload(
     name = deployment.child(component.value)
     workload = observed.get(kind, name)
     if deployment.spec.suspend:
-        return State(condition, False, Reason.NO_REPLICAS, "suspended")
+        return State(condition, False, Reason.SUSPENDED, "suspended")
     if workload is None:
         return State(condition, False, Reason.STARTING, f"{kind} {name} is being made")
     status = workload.get("status") or {}
@@ -141,15 +148,16 @@ def _workload(
     is_current = status.get("observedGeneration") == workload["metadata"].get("generation")
     num_updated = status.get("updatedReplicas") or 0
     counts = f"{num_ready} of {wanted} ready"
-    if num_ready:
-        if not is_current or num_updated < wanted or num_ready < wanted:
-            return State(condition, True, Reason.UPDATING, f"{counts}; the rest is being started or replaced")
+    num_others = max((status.get("replicas") or 0) - num_updated, status.get("unavailableReplicas") or 0)
+    if num_ready and is_current and num_updated >= wanted and num_ready >= wanted and num_others <= 0:
         return State(condition, True, Reason.AVAILABLE, counts)
     for reason, message in _troubles(observed.pods_of(component)):
-        return State(condition, False, reason, message)
+        return State(condition, num_ready > 0, reason, f"{counts}; {message}" if num_ready else message)
     for problem in status.get("conditions") or []:
         if problem["type"] == "ReplicaFailure" and problem["status"] == "True":
-            return State(condition, False, Reason.REJECTED, str(problem.get("message"))[:MAX_MESSAGE])
+            return State(condition, num_ready > 0, Reason.REJECTED, str(problem.get("message"))[:MAX_MESSAGE])
+    if num_ready:
+        return State(condition, True, Reason.UPDATING, f"{counts}; the rest is being started or replaced")
     return State(condition, False, Reason.STARTING, counts)
 
 
@@ -161,7 +169,8 @@ def _troubles(pods: list[Object]) -> Iterator[tuple[Reason, str]]:
         for condition in status.get("conditions") or []:
             if condition["type"] == "PodScheduled" and condition.get("reason") == "Unschedulable":
                 message = str(condition.get("message"))[:MAX_MESSAGE]
-                reason = Reason.VOLUME_PENDING if "PersistentVolumeClaim" in message else Reason.UNSCHEDULABLE
+                is_volume = "persistentvolumeclaim" in message.lower()
+                reason = Reason.VOLUME_PENDING if is_volume else Reason.UNSCHEDULABLE
                 yield reason, f"pod {name}: {message}"
         for container in [*(status.get("initContainerStatuses") or []), *(status.get("containerStatuses") or [])]:
             waiting = (container.get("state") or {}).get("waiting") or {}
@@ -193,4 +202,6 @@ def _documents(deployment: Deployment, observed: Observed) -> State:
         reason = next((word for word in words if word), "see the log of the Job's pods")
         message = f"{reason[-MAX_MESSAGE:]}; correct spec.documents, or delete the Job to try again"
         return State(condition, False, Reason.DOCUMENTS_FAILED, message)
+    if deployment.spec.suspend:
+        return State(condition, False, Reason.SUSPENDED, "suspended")
     return State(condition, False, Reason.DOCUMENTS_LOADING, "the Job has not finished yet")

@@ -1,6 +1,7 @@
 """Only one operator works at a time: the one that holds a Lease."""
 
 import asyncio
+import logging
 import os
 import socket
 from collections.abc import AsyncGenerator
@@ -8,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 from kubernetes.aio import client
 from kubernetes.aio.client.exceptions import ApiException
 from kubernetes.aio.leaderelection import electionconfig, leaderelection
@@ -17,10 +19,13 @@ from dragon_core.errors import OurError, SettingsError
 from dragon_operator.kube import Kube
 from dragon_runtime.tasks import end_tasks
 
+logger = logging.getLogger(__name__)
+
 LEASE = "dragon-operator"
 LEASE_SECONDS = 15
 RENEW_SECONDS = 10
 RETRY_SECONDS = 2
+RELEASE_SECONDS = 5
 NAMESPACE_FILE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 NAMESPACE_VARIABLE = "POD_NAMESPACE"
 
@@ -35,6 +40,17 @@ class _Lock(LeaseLock):  # type: ignore[misc]  # the library is not typed
         except ApiException:
             return False  # somebody else was faster, or the API server is away: it is tried again
         return True
+
+    async def release(self) -> None:
+        """Let the next operator begin at once. Does nothing when one has begun already, or the API server is away."""
+        try:
+            async with asyncio.timeout(RELEASE_SECONDS):
+                lease = await self.api_instance.read_namespaced_lease(self.name, self.namespace)
+                if lease.spec.holder_identity == self.identity:
+                    lease.spec.holder_identity = None
+                    await self.api_instance.replace_namespaced_lease(self.name, self.namespace, lease)
+        except (ApiException, aiohttp.ClientError, OSError) as error:
+            logger.info("the lease %s/%s runs out by itself: %s", self.namespace, self.name, error)
 
 
 def own_namespace() -> str:
@@ -69,6 +85,8 @@ async def leading(kube: Kube, namespace: str, stopped: asyncio.Event) -> AsyncGe
     lock = _Lock(LEASE, namespace, f"{socket.gethostname()}-{os.getpid()}", kube.api_client)
     config = electionconfig.Config(lock, LEASE_SECONDS, RENEW_SECONDS, RETRY_SECONDS, on_started, on_stopped)
     election = asyncio.create_task(leaderelection.LeaderElection(config).run(), name="leader election")
+    # However it ends: the library renews no more.
+    election.add_done_callback(lambda _: lost.set())
     waiting = [asyncio.create_task(event.wait()) for event in (leads, stopped)]
     try:
         await asyncio.wait([election, *waiting], return_when=asyncio.FIRST_COMPLETED)
@@ -80,3 +98,5 @@ async def leading(kube: Kube, namespace: str, stopped: asyncio.Event) -> AsyncGe
     finally:
         lost.set()
         await end_tasks([election, *waiting])
+        if leads.is_set():
+            await lock.release()

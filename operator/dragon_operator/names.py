@@ -26,6 +26,9 @@ REVOKED = f"{GROUP}/revoked"
 AUTHORITY = f"{GROUP}/authority"
 """On a Secret: the authority it was made with."""
 
+FORMER_TOKENS = "former-tokens"
+"""In Milvus' Secret: what it may still want to hear, one in a line."""
+
 BROKER_IDENTITY = "broker-tls"
 """The Secret with the broker's own certificate, as a part of a name."""
 

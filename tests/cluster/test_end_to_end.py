@@ -18,6 +18,17 @@ pytestmark = pytest.mark.timeout(1500)
 
 QUESTION = "What does the first hour in the garage cost, and what is the code of the gate?"
 
+LOG_IN = """
+import base64, sys
+from pymilvus import MilvusClient, MilvusException
+try:
+    MilvusClient("http://helpdesk-milvus:19530", token=base64.b64decode(sys.stdin.read()).decode()).list_collections()
+    print("taken")
+except MilvusException:
+    print("refused")
+"""
+"""At the store, with the token of standard input."""
+
 
 @pytest.fixture(scope="module")
 def cluster(kubeconfig: Path) -> Cluster:
@@ -118,6 +129,7 @@ def test_what_both_ends_must_agree_on_is_changed_in_one_place(cluster: Cluster, 
 
 def test_credentials_are_rotated(cluster: Cluster, device: OutsideDevice) -> None:
     before = cluster.get("secret/helpdesk-broker-tls")["data"]["tls.crt"]
+    former = cluster.get("secret/helpdesk-milvus")["data"]["token"]
     cluster.kubectl("annotate", "dd/helpdesk", "dragon-rag.io/rotate-credentials=now", "--overwrite")
     wait_until(
         lambda: cluster.get("secret/helpdesk-broker-tls")["data"]["tls.crt"] != before, "it is issued anew", seconds=60
@@ -125,6 +137,11 @@ def test_credentials_are_rotated(cluster: Cluster, device: OutsideDevice) -> Non
     cluster.wait_condition("dd/helpdesk", "Progressing", "False", seconds=600)
     cluster.wait_ready(seconds=300)
     wait_until_mixed(device)
+    peer = ["exec", "--stdin", "deployment/helpdesk-cloud-peer", "--", "python", "-c", LOG_IN]
+    present = cluster.get("secret/helpdesk-milvus")["data"]["token"]
+    assert present != former
+    assert cluster.kubectl(*peer, content=former).strip() == "refused"
+    assert cluster.kubectl(*peer, content=present).strip() == "taken"
 
 
 def test_suspended_and_on_again(cluster: Cluster, device: OutsideDevice) -> None:

@@ -113,4 +113,7 @@ def test_one_operator_at_a_time(control_plane: ControlPlane, installed: None, na
         control_plane.objects.delete("v1", "Service", "helpdesk-triton", namespace)
         service = ("v1", "Service", "helpdesk-triton", namespace)
         wait_until(lambda: control_plane.objects.get(*service) is not None, "the second one goes on")
-        second.kill()
+        lease = ("coordination.k8s.io/v1", "Lease", "dragon-operator", namespace)
+        assert control_plane.objects.get(*lease)["spec"]["holderIdentity"]  # type: ignore[index]
+        assert second.stop() == 0
+        assert "holderIdentity" not in control_plane.objects.get(*lease)["spec"]  # type: ignore[index]

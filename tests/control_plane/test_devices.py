@@ -150,6 +150,61 @@ async def test_an_operator_that_was_killed_goes_on(office: Office, tmp_path: Pat
         await office.until_condition("kiosk", "Ready", "True", "Heartbeat")
 
 
+BY_THE_CLUSTER = ("uid", "resourceVersion", "creationTimestamp", "generation", "ownerReferences", "managedFields")
+"""What docs/operations.md takes out of a backup."""
+
+
+def backed_up(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    for obj in found:
+        for key in BY_THE_CLUSTER:
+            obj["metadata"].pop(key, None)
+    return found
+
+
+async def test_a_fleet_is_restored_from_a_backup(office: Office, tmp_path: Path) -> None:
+    objects, namespace = office.objects, office.namespace
+    for name in ("kiosk", "stolen"):
+        office.make_device(name)
+        await enrol(await office.token(name), tmp_path / name)
+        await office.until_condition(name, "Enrolled", "True", "CertificateIssued")
+    office.make_device("stolen", revoked=True)
+    revoked = ("v1", "Secret", "helpdesk-broker-crl", namespace)
+    number = office.device("stolen")["status"]["certificate"]["serialNumber"]
+
+    def is_listed() -> bool:
+        secret = objects.get(*revoked) or {"metadata": {}}
+        return number in (secret["metadata"].get("annotations") or {}).get(names.REVOKED, "")
+
+    await office.until(is_listed, "the stolen one's certificate is on the list")
+    office.operator.stop()
+    label = f"{names.INSTANCE}=helpdesk"
+    secrets = backed_up(objects.find("v1", "Secret", namespace, label_selector=label))
+    devices = backed_up(objects.find(names.API_VERSION, names.DEVICE_KIND, namespace))
+    deployments = backed_up(objects.find(names.API_VERSION, names.DEPLOYMENT_KIND, namespace))
+    for obj in (*deployments, *devices):
+        objects.delete(names.API_VERSION, obj["kind"], obj["metadata"]["name"], namespace)
+    await office.until(lambda: not objects.find("v1", "Secret", namespace, label_selector=label), "all is collected")
+    office.broker.stop()
+    office.broker.forget_everything()
+    await office.broker.start()
+
+    for obj in (*secrets, *devices, *deployments):
+        objects.apply({"apiVersion": "v1", "kind": "Secret", **obj})
+    for obj in devices:
+        objects.write_status(names.API_VERSION, names.DEVICE_KIND, obj["metadata"]["name"], namespace, obj["status"])
+    office.operator.start()
+    async with FleetDevice(tmp_path / "kiosk"):
+        await office.until_condition("kiosk", "Ready", "True", "Heartbeat")
+    await office.until_condition("stolen", "Enrolled", "False", "Revoked")
+    assert office.condition("kiosk", "Enrolled") == ("True", "CertificateIssued")
+    assert is_listed()
+    uid = (objects.get(names.API_VERSION, names.DEPLOYMENT_KIND, "helpdesk", namespace) or {})["metadata"]["uid"]
+    for before in secrets:
+        after = objects.get("v1", "Secret", before["metadata"]["name"], namespace) or {}
+        assert after["data"] == before["data"]
+        assert [owner["uid"] for owner in after["metadata"]["ownerReferences"]] == [uid]
+
+
 async def test_another_token_for_a_device_that_was_set_up_anew(office: Office, tmp_path: Path) -> None:
     office.make_device("kiosk")
     first = await enrol(await office.token("kiosk"), tmp_path / "first")

@@ -42,8 +42,10 @@ def test_ready_once_every_part_is(control_plane: ControlPlane, namespace: str, o
     assert "annotations" not in found["metadata"] or not [
         key for key in found["metadata"]["annotations"] if key.startswith("kopf")
     ]
-    events = objects.find("v1", "Event", namespace)
-    assert "AllReady" in {event["reason"] for event in events}
+    wait_until(
+        lambda: any(event["reason"] == "AllReady" for event in objects.find("v1", "Event", namespace)),
+        "an event, which is written after the status",
+    )
 
 
 def test_what_is_deleted_or_changed_is_repaired_and_foreign_fields_stay(
@@ -279,6 +281,21 @@ def test_a_given_certificate_of_the_broker_is_noticed_used_and_renewed(
     )
     assert not value("helpdesk-broker-tls", "server-ca.crt")
     play_kubelet(objects, namespace, lambda: has(objects, namespace, "Ready", "True"), "all is ready again")
+
+    def address() -> tuple[str, int, int]:
+        token = JoinToken.decode(value("kiosk-join", "token").decode())
+        return token.broker_host, token.broker_port, token.enrolment_port
+
+    secret = JoinToken.decode(value("kiosk-join", "token").decode()).secret
+    assert address() == ("mqtt.example", 8883, 8884)
+    balanced = {"type": "LoadBalancer", "nodePort": 31883, "enrolmentNodePort": 31884}
+    for service, expected in (
+        (balanced, ("other.example", 8883, 8884)),
+        ({**balanced, "type": "NodePort"}, ("other.example", 31883, 31884)),
+    ):
+        control_plane.apply(resource(namespace, broker={"managed": {"hosts": ["other.example"], "service": service}}))
+        wait_until(lambda expected=expected: address() == expected, "an open token has the broker's address")  # type: ignore[misc]
+    assert JoinToken.decode(value("kiosk-join", "token").decode()).secret == secret
 
 
 def test_other_certificates_do_not_change_the_job_that_loads_documents(

@@ -12,6 +12,7 @@ from tests.kubernetes_cluster.control_plane import ControlPlane
 MILVUS = {"uri": "http://milvus:19530"}
 BROKER = {"host": "mqtt.example", "secretRef": {"name": "ca"}}
 URL = "https://models.example/m.gguf"
+BUCKET, KEY = "s3://our-models/q4/m.gguf", {"secretRef": {"name": "bucket-key"}}
 
 CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("no digest", {"model": {"uri": "pvc://models/m.gguf"}}, {"model": {"uri": URL}}, "sha256 is required"),
@@ -20,6 +21,24 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
         {"model": {"uri": "hf://org/repo/m.gguf", "sha256": "a" * 64}},
         {"model": {"uri": "ftp://x/m.gguf", "sha256": "a" * 64}},
         "uri must be pvc://",
+    ),
+    (
+        "repository of a model",
+        {"model": {"uri": "oci://ghcr.example:5000/org/models", "sha256": "a" * 64}},
+        {"model": {"uri": "oci://ghcr.example/models:v1", "sha256": "a" * 64}},
+        "without a tag",
+    ),
+    (
+        "file of a bucket",
+        {"model": {"uri": f"{BUCKET}?endpoint=https://s3.example:9000&region=eu-north-1", "sha256": "a" * 64, **KEY}},
+        {"model": {"uri": f"{BUCKET}?profile=mine", "sha256": "a" * 64, **KEY}},
+        "s3://BUCKET/KEY",
+    ),
+    (
+        "a bucket's key",
+        {"model": {"uri": BUCKET, "sha256": "a" * 64, **KEY}},
+        {"model": {"uri": BUCKET, "sha256": "a" * 64}},
+        "secretRef is required for s3://",
     ),
     ("climbing", {}, {"model": {"uri": "pvc://models/../m.gguf"}}, "must not contain .."),
     ("digest", {}, {"model": {"uri": URL, "sha256": "xyz"}}, "spec.model.sha256"),
@@ -34,9 +53,15 @@ CASES: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("no broker", {}, {"broker": {}}, "exactly one of managed and external"),
     (
         "a port without a service",
-        {"broker": {"managed": {"service": {"type": "NodePort", "nodePort": 31883}}}},
+        {"broker": {"managed": {"service": {"type": "LoadBalancer", "nodePort": 31883}}}},
         {"broker": {"managed": {"service": {"nodePort": 31883}}}},
         "need type NodePort or LoadBalancer",
+    ),
+    (
+        "a service on ports that nobody knows",
+        {"broker": {"managed": {"service": {"type": "NodePort", "nodePort": 31883, "enrolmentNodePort": 31884}}}},
+        {"broker": {"managed": {"service": {"type": "NodePort", "nodePort": 31883}}}},
+        "needs nodePort and enrolmentNodePort",
     ),
     (
         "a class without a size",

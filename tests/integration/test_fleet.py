@@ -519,6 +519,7 @@ async def test_a_broker_that_lost_everything_is_told_again(office: Office, broke
         await joined(office, fleet, tmp_path, "d1")
         async with FleetDevice(tmp_path / "d1") as edge:
             await sync_and_wait(fleet, Configuration(window=5))
+            await until_state(fleet, PresenceState.READY)
             broker.stop(hard=True)
             broker.forget_everything()
             await until(lambda: not fleet.is_connected, "the operator lost the broker")

@@ -51,7 +51,7 @@ async def test_closing_in_mid_prefill_drops_the_running_piece_and_all_that_follo
     asyncio.get_running_loop().call_soon(memory.open_gate)
     with pytest.raises(asyncio.CancelledError):
         await opening
-    assert memory.num_decodes == 1
+    assert memory.num_begun == 1
     assert num_dropped(caplog) == 1
     assert engine.num_free_sequences == NUM_SEQUENCES
     request = request_of(engine, 70)
@@ -121,7 +121,7 @@ async def test_closing_the_engine_aborts_what_runs(watched: Watched, caplog: pyt
     await engine.close()
     with pytest.raises(EngineError, match="closed"):
         await opening
-    assert memory.num_decodes == 1
+    assert memory.num_begun == 1
     assert num_dropped(caplog) == 1
 
 

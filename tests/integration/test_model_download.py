@@ -1,6 +1,7 @@
 """A model from an address: fetched once, checked before it is kept, and no half of one ever left behind."""
 
 import hashlib
+import json
 import os
 import subprocess
 import sys
@@ -14,6 +15,8 @@ import pytest
 from dragon_core.errors import ModelError
 from dragon_runtime.models import resolve_model
 from dragon_runtime.settings import ModelSettings
+from tests.bucket import BUCKET, KEY_ID, REGION, SECRET_KEY, is_signed
+from tests.registry import PASSWORD, USER, Registry
 
 pytestmark = pytest.mark.integration
 
@@ -21,12 +24,15 @@ CONTENT = b"GGUF" + bytes(range(256)) * 12_000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
 OTHER_DIGEST = "0" * 64
 TOKEN = "token-of-the-hub"
+IN_BUCKET = "q4/small%20model.gguf"
+BLOB = f"/v2/m/blobs/sha256:{DIGEST}"
 
 
 class _Handler(BaseHTTPRequestHandler):
     """`/model` is whole, `/moved` leads to it, `/dies` and `/dies-unannounced` end in the middle.
 
-    `/private` wants a token. `/signed` leads to an address whose query is a secret.
+    `/private` wants a token. `/signed` leads to an address whose query is a secret. The blob wants a token of `/token`.
+    In the bucket is one file, for whoever signs the address.
     """
 
     def do_GET(self) -> None:
@@ -37,18 +43,42 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header("Location", "/model" if self.path == "/moved" else "/absent?signature=secret")
             self.end_headers()
             return
+        if self.path.startswith(f"/{BUCKET}/"):
+            self._answer_as_bucket()
+            return
         if self.path == "/private" and self.headers["Authorization"] != f"Bearer {TOKEN}":
             self.send_error(401)
             return
-        if self.path not in ("/model", "/private", "/dies", "/dies-unannounced"):
+        if self.path.startswith("/token?"):
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(json.dumps({"token": TOKEN}).encode())
+            return
+        if self.path == BLOB and self.headers["Authorization"] != f"Bearer {TOKEN}":
+            self.send_response(401)
+            realm = f'realm="http://127.0.0.1:{self.server.server_port}/token"'
+            self.send_header("WWW-Authenticate", f'Bearer {realm},service="tests",scope="repository:m:pull"')
+            self.end_headers()
+            return
+        if self.path not in ("/model", "/private", "/dies", "/dies-unannounced", BLOB):
             self.send_error(404)
             return
         self.send_response(200)
         if self.path != "/dies-unannounced":
             self.send_header("Content-Length", str(len(CONTENT)))
         self.end_headers()
-        self.wfile.write(CONTENT if self.path in ("/model", "/private") else CONTENT[: len(CONTENT) // 2])
+        self.wfile.write(CONTENT if self.path in ("/model", "/private", BLOB) else CONTENT[: len(CONTENT) // 2])
         self.close_connection = True
+
+    def _answer_as_bucket(self) -> None:
+        if not is_signed(self.path, host=self.headers["Host"]):
+            self.send_error(403)
+        elif not self.path.startswith(f"/{BUCKET}/{IN_BUCKET}?"):
+            self.send_error(404)
+        else:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(CONTENT)
 
     def log_message(self, *arguments: object) -> None:
         """Tests are quiet."""
@@ -206,6 +236,48 @@ def test_a_token_opens_a_private_address_and_is_never_shown(server: ModelServer,
     assert "use an https address" in refusal(*elsewhere, folder=folder, token=TOKEN)
     signed = ["--url", str(server.settings("/signed").url), "--sha256", OTHER_DIGEST]
     assert "secret" not in refusal(*signed, folder=folder)
+
+
+def test_a_model_comes_from_a_registry(tmp_path: Path) -> None:
+    with Registry(tmp_path / "registry") as registry:
+        registry.push("org/models", CONTENT, DIGEST)
+        source = ["--url", f"oci://{registry.host}/org/models", "--sha256"]
+        assert command(*source, DIGEST, folder=tmp_path / "models").returncode == 0
+        assert "there is no such file" in refusal(*source, OTHER_DIGEST, folder=tmp_path / "models")
+    assert (tmp_path / "models" / "model.gguf").read_bytes() == CONTENT
+
+
+def test_a_private_registry_wants_a_login(tmp_path: Path) -> None:
+    with Registry(tmp_path / "registry", is_private=True) as registry:
+        registry.push("m", CONTENT, DIGEST)
+        source, folder = ["--url", f"oci://{registry.host}/m", "--sha256", DIGEST], tmp_path / "models"
+        assert "HTTP 401 (a token that may read it is needed)" in refusal(*source, folder=folder)
+        assert "HTTP 401 (the token may not read it)" in refusal(*source, folder=folder, token=f"{USER}:wrong")
+        assert "USER:PASSWORD" in refusal(*source, folder=folder, token=PASSWORD)
+        fetched = command(*source, folder=folder, token=f"{USER}:{PASSWORD}")
+        assert (fetched.returncode, fetched.stderr) == (0, "")
+    assert (folder / "model.gguf").read_bytes() == CONTENT
+
+
+def test_a_registrys_token_server_is_asked_for_what_it_says(server: ModelServer, tmp_path: Path) -> None:
+    source = ["--url", f"oci://127.0.0.1:{server.server_port}/m", "--sha256", DIGEST]
+    assert command(*source, folder=tmp_path).returncode == 0
+    assert server.requested == [BLOB, "/token?service=tests&scope=repository%3Am%3Apull", BLOB]
+    assert (tmp_path / "model.gguf").read_bytes() == CONTENT
+
+
+def test_a_model_comes_from_a_bucket(server: ModelServer, tmp_path: Path) -> None:
+    where = f"?endpoint=http://127.0.0.1:{server.server_port}&region={REGION}"
+    source = ["--url", f"s3://{BUCKET}/{IN_BUCKET}{where}", "--sha256", DIGEST]
+    refused = refusal(*source, folder=tmp_path, token=f"{KEY_ID}:wrong")
+    assert "HTTP 403 (the token may not read it)" in refused
+    assert "Signature" not in refused
+    absent = ["--url", f"s3://{BUCKET}/none{where}", "--sha256", DIGEST]
+    assert "there is no such file" in refusal(*absent, folder=tmp_path, token=f"{KEY_ID}:{SECRET_KEY}")
+    fetched = command(*source, folder=tmp_path, token=f"{KEY_ID}:{SECRET_KEY}")
+    assert (fetched.returncode, fetched.stderr) == (0, "")
+    assert "Signature" not in fetched.stdout
+    assert (tmp_path / "model.gguf").read_bytes() == CONTENT
 
 
 def test_a_full_volume_is_named_and_nothing_is_left_on_it(server: ModelServer, tmp_path: Path) -> None:

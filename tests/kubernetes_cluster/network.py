@@ -1,5 +1,6 @@
 """Two networks of their own, so that nothing of a cluster reaches the machine's: the node's and a device's."""
 
+import contextlib
 import subprocess
 from pathlib import Path
 
@@ -44,6 +45,11 @@ def remove() -> None:
     for name in (DEVICE_NAMESPACE, NETWORK_NAMESPACE):
         if (NAMESPACES / name).exists():
             _ip("netns", "delete", name)
+    if NAMESPACES.exists() and not any(NAMESPACES.iterdir()):
+        # `ip` mounts the folder on itself.
+        subprocess.run(["umount", str(NAMESPACES)], check=False, capture_output=True)
+        with contextlib.suppress(OSError):  # somebody else's mount
+            NAMESPACES.rmdir()
 
 
 def entered(name: str) -> list[str]:

@@ -18,6 +18,7 @@ from tests.kubernetes_cluster.node_layout import (
     BOUND,
     DEVICE_NAMESPACE,
     ECHO_IMAGE,
+    KERNEL_SETTINGS,
     NETWORK_NAMESPACE,
     NODE,
     NODE_ADDRESS,
@@ -118,7 +119,8 @@ class NodeCluster:
         folder = self.files.folder
         folder.mkdir(parents=True, mode=0o700)
         made = [target for target in BOUND if not Path(target).exists()]
-        state: dict[str, Any] = {"made": made, "programs": str(programs)}
+        settings = {path: Path(path).read_text().strip() for path in KERNEL_SETTINGS}
+        state: dict[str, Any] = {"made": made, "programs": str(programs), "kernel": settings}
         self.files.state.write_text(json.dumps(state))
         for target in BOUND:
             Path(target).mkdir(parents=True, exist_ok=True)
@@ -172,6 +174,8 @@ class NodeCluster:
         if sandbox is not None:
             sandbox.kill()
         remove_cgroup()
+        for path, value in self._state().get("kernel", {}).items():
+            Path(path).write_text(value)
         network.remove()
         for target in reversed(self._state().get("made", [])):
             if Path(target).exists():

@@ -31,6 +31,8 @@ BOUND = (
     "/var/log/pods",
 )
 """Folders that programs of a node do not let one choose: inside they are folders of ours."""
+KERNEL_SETTINGS = ("/proc/sys/kernel/panic", "/proc/sys/kernel/panic_on_oops", "/proc/sys/vm/overcommit_memory")
+"""What a kubelet sets on the machine."""
 
 
 @dataclass(frozen=True, slots=True)

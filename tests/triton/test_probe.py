@@ -46,6 +46,9 @@ class ServerWithHttp(TritonProcess):
         with (self.folder / "log").open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, env=prepare(install, self.folder))
         wait_until(lambda: self.are_ready("causal_lm", "embedder"), "Triton's models are ready")
+        wait_until(
+            lambda: "Connection refused" not in self.probe(), "Triton listens for HTTP, which it does after gRPC"
+        )
 
     def probe(self) -> str:
         """What the probe says is wrong; nothing when all is well."""

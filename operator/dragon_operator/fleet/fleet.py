@@ -128,11 +128,12 @@ class Fleet:
         while True:
             now = loop.time()
             self._touch_links(now)
-            for device in self._table.changes(now):
-                report = self.report(device)
+            # All are made at once: one made later could tell of another state than the table counts as told.
+            for report in [self.report(device) for device in self._table.changes(now)]:
                 if report is not None:
                     yield report
-            await asyncio.sleep(TICK_SECONDS)
+            # What the reader took for these counts: a crowd must not make the rate lower than it may be.
+            await asyncio.sleep(now + TICK_SECONDS - loop.time())
 
     def report(self, device: str) -> DeviceReport | None:
         """What is known of a device now; None for one that is not wanted."""

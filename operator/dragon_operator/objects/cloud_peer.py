@@ -102,6 +102,9 @@ def _environment(deployment: Deployment) -> list[Object]:
         name, key = secret
         reference = {"secretKeyRef": {"name": name, "key": key}}
         environment.append({"name": "DRAGON_STORE__TOKEN", "valueFrom": reference})
+    if deployment.spec.milvus.managed is not None:
+        former = {"name": deployment.child("milvus"), "key": names.FORMER_TOKENS, "optional": True}
+        environment.append({"name": "DRAGON_STORE__FORMER_TOKENS", "valueFrom": {"secretKeyRef": former}})
     return environment
 
 

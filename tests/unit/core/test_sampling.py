@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from dragon_core.sampling import filtered, log_softmax, validate
 from dragon_core.types import Sampling
 
 CLOSE = 1e-9
-"""Nearer than this to a threshold, rounding decides."""
+"""Nearer than this to a threshold, or to each other, rounding decides."""
 
 
 def reference(log_probabilities: list[float], sampling: Sampling) -> list[float]:
@@ -23,6 +24,8 @@ def reference(log_probabilities: list[float], sampling: Sampling) -> list[float]
     raised = [math.exp((value - best) / sampling.temperature) for value in log_probabilities]
     tempered = [value / math.fsum(raised) for value in raised]
     kept = sorted(range(len(tempered)), key=lambda token: (-tempered[token], token))
+    gaps = [abs(log_probabilities[one] - log_probabilities[next_one]) for one, next_one in pairwise(kept)]
+    assume(all(gap == 0 or gap > CLOSE for gap in gaps))
     if sampling.top_k > 0:
         kept = kept[: sampling.top_k]
     least = sampling.min_p * tempered[kept[0]]

@@ -85,6 +85,12 @@ def test_a_variable_becomes_a_value_of_its_type(
     assert value == expected
 
 
+@pytest.mark.parametrize("variable", ["DRAGON_CACHE", "DRAGON_E2E_KUBECONFIG"])
+def test_variables_of_the_scripts_may_be_exported(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    monkeypatch.setenv(variable, "somewhere")
+    assert load_settings(EdgeSettings, overrides={"device": "pi"}).device == "pi"
+
+
 def test_names_of_variables_are_unique() -> None:
     for cls in (EdgeSettings, CloudSettings):
         found = [leaf.environment for leaf in leaves(cls)]

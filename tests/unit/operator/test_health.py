@@ -121,6 +121,55 @@ def test_the_old_model_serves_while_the_new_one_loads() -> None:
     assert found[Condition.DEGRADED].is_true is True
 
 
+def test_a_replacement_that_cannot_come_up_is_told_while_the_former_serves() -> None:
+    made = sample.deployment()
+    observed = sample.ready(sample.applied(made))
+    peers = sample.workload(observed, Component.CLOUD_PEER)
+    peers["status"] |= {"replicas": 2, "updatedReplicas": 1, "readyReplicas": 1, "unavailableReplicas": 1}
+    found = states(made, observed)
+    assert (found[Condition.CLOUD_PEER].is_true, found[Condition.CLOUD_PEER].reason) == (True, Reason.UPDATING)
+    assert found[Condition.DEGRADED].is_true is False
+    stuck = {"containerStatuses": [waiting("ImagePullBackOff", "no such image")]}
+    observed.pods.append(sample.pod(peers, ready=False, **stuck))
+    found = states(made, observed)
+    assert found[Condition.READY].is_true is True
+    assert (found[Condition.CLOUD_PEER].is_true, found[Condition.CLOUD_PEER].reason) == (True, Reason.IMAGE_UNAVAILABLE)
+    assert found[Condition.PROGRESSING].is_true is True
+    assert found[Condition.DEGRADED].reason is Reason.IMAGE_UNAVAILABLE
+    assert "no such image" in found[Condition.DEGRADED].message
+
+
+def test_a_replacement_that_is_refused_or_has_no_volume_is_told_while_the_former_serves() -> None:
+    before = sample.ready(sample.applied(sample.deployment()))
+    other = sample.deployment({"model": {"uri": "pvc://nosuch/n.gguf"}})
+    after = sample.applied(other, before)
+    triton = sample.workload(after, Component.TRITON)
+    triton["metadata"] = {**triton["metadata"], "generation": 2}
+    surging = {"observedGeneration": 2, "readyReplicas": 1, "replicas": 2, "updatedReplicas": 1}
+    refused = [{"type": "ReplicaFailure", "status": "True", "message": "exceeded quota"}]
+    triton["status"] = {**surging, "replicas": 1, "updatedReplicas": 0, "conditions": refused}
+    found = states(other, after)
+    assert (found[Condition.TRITON].is_true, found[Condition.TRITON].reason) == (True, Reason.REJECTED)
+    assert "exceeded quota" in found[Condition.DEGRADED].message
+    triton["status"] = surging
+    said = 'persistentvolumeclaim "nosuch" not found'
+    problem = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    after.pods.append(sample.pod(triton, ready=False, conditions=[problem]))
+    found = states(other, after)
+    assert (found[Condition.MODEL].is_true, found[Condition.MODEL].reason) == (True, Reason.VOLUME_PENDING)
+    assert found[Condition.PROGRESSING].is_true is True
+    assert said in found[Condition.DEGRADED].message
+
+
+def test_a_model_whose_volume_is_missing_is_not_called_loading() -> None:
+    said = 'persistentvolumeclaim "nosuch" not found'
+    problem = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
+    found = broken(Component.TRITON, conditions=[problem])
+    for condition in (Condition.MODEL, Condition.TRITON):
+        assert found[condition].reason is Reason.VOLUME_PENDING
+        assert said in found[condition].message
+
+
 @pytest.mark.parametrize(
     ("field", "component", "condition"),
     [("triton", Component.TRITON, Condition.TRITON), ("cloudPeer", Component.CLOUD_PEER, Condition.CLOUD_PEER)],

@@ -30,7 +30,7 @@ EVERYTHING: dict[str, Any] = {
     },
     "cloudPeer": {"autoscaling": {"maxReplicas": 4}},
     "documents": {"sources": [{"uri": "pvc://handbook/"}, {"uri": "https://d.example/a.zip", "sha256": sample.DIGEST}]},
-    "broker": {"managed": {"hosts": ["mqtt.example"], "service": {"type": "NodePort", "nodePort": 31883}}},
+    "broker": {"managed": {"hosts": ["mqtt.example"], "service": {"type": "LoadBalancer", "nodePort": 31883}}},
     "milvus": {"managed": {"storage": {"size": "5Gi", "storageClassName": "fast"}}},
 }
 

@@ -1,5 +1,6 @@
 """What an engine is asked to open: contexts of retrieved passages that fit, or the bare prompt in their place."""
 
+import msgspec
 import pytest
 
 from dragon_core.errors import PromptTooLongError
@@ -152,6 +153,14 @@ async def test_the_last_user_message_is_the_query() -> None:
     messages = (ChatMessage("user", "Hello."), ChatMessage("assistant", "Yes?"), ChatMessage("user", QUESTION))
     await preparation.engine_request(open_of(preparation, *messages))
     assert shelf.queries == [(QUESTION, 2)]
+
+
+async def test_an_engine_may_know_the_drafts_that_both_sides_can_draw() -> None:
+    preparation = preparation_of(Shelf())
+    shared = open_of(preparation)
+    independent = msgspec.structs.replace(shared, coupling=CouplingKind.INDEPENDENT)
+    assert (await preparation.engine_request(shared)).draft_seed == shared.seed
+    assert (await preparation.engine_request(independent)).draft_seed is None
 
 
 async def test_the_request_carries_what_the_opener_asked_for() -> None:

@@ -76,7 +76,7 @@ def test_numbers_are_commands_or_are_refused(numbers: list[int]) -> None:
         assert len(commands_of(tensors)) <= len(numbers) // 4
 
 
-def request(rule: WeightingRule) -> EngineRequest:
+def request(rule: WeightingRule, *, draft_seed: int | None = None) -> EngineRequest:
     return EngineRequest(
         contexts=(Context(tokens=(1, 2, 3), relevance=0.75), Context(tokens=(4,), relevance=0.1)),
         bare_prompt=(9, 8) if rule.needs_bare_prompt else None,
@@ -85,12 +85,15 @@ def request(rule: WeightingRule) -> EngineRequest:
         cut=Cut(nucleus=0.9, max_published_tokens=17),
         max_branches=3,
         max_tokens=99,
+        draft_seed=draft_seed,
     )
 
 
 @pytest.mark.parametrize("rule", WeightingRule)
-def test_a_request_comes_back_as_it_was(rule: WeightingRule) -> None:
-    assert request_of(open_tensors(request(rule))) == request(rule)
+@pytest.mark.parametrize("draft_seed", [None, 0, 2**64 - 1])
+def test_a_request_comes_back_as_it_was(rule: WeightingRule, draft_seed: int | None) -> None:
+    given_request = request(rule, draft_seed=draft_seed)
+    assert request_of(open_tensors(given_request)) == given_request
 
 
 @pytest.mark.parametrize(
