@@ -11,13 +11,14 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 from dragon_core.errors import CapacityError, DragonError, EngineError, OurError, PromptTooLongError
 from dragon_core.types import Command, Vocabulary
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 from dragon_runtime.llama_batches import Answer, Batches, EngineObserver, Running
+from dragon_runtime.llama_deliveries import Deliveries
 from dragon_runtime.llama_model import LlamaModel
 from dragon_runtime.llama_scheduler import PREFILL_CHUNK
 from dragon_runtime.llama_sequences import DecodeAborted, LlamaSequences
@@ -60,6 +61,7 @@ class LlamaEngine:
         self._failure: Exception | None = None
         self._is_waking = False
         self._num_handed_over = 0
+        self._deliveries = Deliveries(self._loop, is_listener_elsewhere=is_listener_elsewhere)
         self._batches = Batches(memory, on_batch=self._on_batch, observer=observer)
         self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
 
@@ -78,7 +80,7 @@ class LlamaEngine:
     ) -> "LlamaEngine":
         """Load a model, measure a step of it, and start the thread. `observer` is told what its thread does.
 
-        `is_listener_elsewhere`: steps go to another process; they are handed over on the engine's thread as they come.
+        `is_listener_elsewhere`: steps go to another process; a thread that only does that hands them over.
 
         Raises:
             ModelError: no such file, no GGUF, damaged, or no memory for it.
@@ -267,18 +269,14 @@ class LlamaEngine:
         except Exception as found:
             logger.exception("the engine's thread ended")
             error = found
+        self._deliveries.close()  # from now on a session's end does not wait for this thread
         with self._wake:
             self._failure = error
             for session, released in self._released:
-                self._post(self._take_back, session, released)
+                self._deliveries.call(self._take_back, session, released)
             self._released.clear()
             for session in self._sessions:
-                self._post(session.fail, error)
-
-    def _post(self, act: Callable[..., None], *arguments: object) -> None:
-        """Run on the event loop; when that is closed nobody is left to tell."""
-        if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(act, *arguments)
+                self._deliveries.call(session.fail, error)
 
     def _has_work(self) -> bool:
         if self._is_stopping or self._released:
@@ -321,7 +319,7 @@ class LlamaEngine:
                     self._sessions.remove(session)
                 for sequence in session.sequences.all_sequences:
                     self._memory.cut(sequence, 0)
-                self._post(self._take_back, session, released)
+                self._deliveries.call(self._take_back, session, released)
             made = self._take_commands()
             sessions = [session for session in self._sessions if not session.has_failed]
         self._hand_over(made)
@@ -355,13 +353,13 @@ class LlamaEngine:
             logger.warning("a batch failed: %s", error)
             for session in sessions:
                 session.has_failed = True
-                self._post(session.fail, error)
+                self._deliveries.call(session.fail, error)
 
     def _prefill(self, session: LlamaSession) -> None:
         if session.prefill_started_at is None:
             session.prefill_started_at = time.perf_counter()
         if self._batches.prefill(session):
-            self._post(session.set_prefilled, time.perf_counter() - session.started_at)
+            self._deliveries.call(session.set_prefilled, time.perf_counter() - session.started_at)
             if self._observer is not None:
                 started = session.prefill_started_at
                 self._observer.prefilled(
@@ -372,24 +370,14 @@ class LlamaEngine:
 
     def _step(self, sessions: Sequence[LlamaSession]) -> None:
         # The listeners' own work would slow down what is still to be published: it has to wait.
-        answers = deque(self._batches.step(sessions))
+        self._hand_over(list(self._batches.step(sessions)))
+
+    def _hand_over(self, answers: Collection[Answer]) -> None:
+        """To the listeners; the step that one elsewhere is likely to ask for next is made while they are on the way."""
+        self._deliveries.deliver(answers)
         if self._is_listener_elsewhere:
-            self._hand_over(answers)
-        elif answers:
-            self._post(self._deliver, answers)
-
-    def _hand_over(self, answers: Iterable[Answer]) -> None:
-        """To listeners elsewhere. The step that each is likely to ask for next is made while they are on their way."""
-        for answer in answers:
-            answer.session.deliver(answer.feed.ticket, answer.step)
-            answer.session.sequences.run_ahead(answer.feed.branch, answer.step)
-
-    def _deliver(self, answers: "deque[Answer]") -> None:
-        """One answer in each turn of the loop: what else waits there comes between."""
-        answer = answers.popleft()
-        if answers:
-            self._loop.call_soon(self._deliver, answers)
-        answer.session.deliver(answer.feed.ticket, answer.step)
+            for answer in answers:
+                answer.session.sequences.run_ahead(answer.feed.branch, answer.step)
 
     def _on_batch(self, running: Running) -> None:
         with self._wake:

@@ -143,7 +143,7 @@ class LlamaSession:
             self.prefilled.set_result(None)
 
     def deliver(self, ticket: int, step: Step) -> None:
-        """Answer a ticket that is still wanted; on the engine's thread where the listener is elsewhere."""
+        """Answer a ticket that is still wanted; on a thread of answers where the listener is elsewhere."""
         with self._plan_lock:
             is_wanted = not self._is_closed and self._plan.is_wanted(ticket)
         if is_wanted:

@@ -1,7 +1,8 @@
 """The models' side of Triton: what `triton_models/*/1/model.py` do with a request, without anything of Triton in it.
 
 Each service has a thread with an event loop of its own, for what opens and ends sessions. A step passes it by: commands
-go from Triton's thread to the engine's, and steps from there to Triton, since each thread on the way takes time.
+go from Triton's thread to the engine's, since each thread on the way takes time, and steps from there to Triton by one
+that only sends them, since Triton takes its time to accept one.
 """
 
 import asyncio
@@ -248,7 +249,7 @@ class CausalLmService:
             self._loop.call_soon_threadsafe(self._end, session, error)
 
     def _send(self, session: _Session, tensors: Tensors) -> None:
-        """On the engine's thread, before there are steps on ours; a session ends when the engine has let go of it."""
+        """On the thread that sends steps, before there are any on ours; a session ends when the engine let go of it."""
         if session.is_over:
             return
         try:

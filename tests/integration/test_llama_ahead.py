@@ -10,6 +10,7 @@ import pytest
 
 from dragon_core.types import BranchId, Drop, Feed, Fork, Rollback, Step
 from dragon_runtime.interfaces import EngineRequest
+from dragon_runtime.llama_batches import Answer
 from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.llama_session import LlamaSession
 from tests.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
@@ -173,8 +174,16 @@ async def test_a_copy_is_made_without_the_draft_which_goes_on(
 
 
 @pytest.mark.parametrize("is_drafted", [True, False])
-async def test_what_is_asked_for_at_once_waits_for_no_draft(ahead: Ahead, is_drafted: bool) -> None:
+async def test_what_is_asked_for_at_once_waits_for_no_draft(
+    ahead: Ahead, monkeypatch: pytest.MonkeyPatch, is_drafted: bool
+) -> None:
     """The listener answers on the engine's thread, so that its commands are there when the draft would be decoded."""
+
+    def deliver(answers: Sequence[Answer]) -> None:
+        for answer in answers:
+            answer.session.deliver(answer.feed.ticket, answer.step)
+
+    monkeypatch.setattr(ahead.engine._deliveries, "deliver", deliver)
     loop, found = asyncio.get_running_loop(), asyncio.Queue[tuple[Feed, Step, int]]()
     asked: dict[int, Feed] = {}
 
