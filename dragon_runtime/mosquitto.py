@@ -1,7 +1,10 @@
 """The configuration of a mosquitto broker on this machine, and how to find the program. Starting it is the caller's."""
 
+import contextlib
+import errno
 import getpass
 import os
+import random
 import shutil
 import socket
 from collections.abc import Sequence
@@ -21,6 +24,8 @@ log_type warning
 log_type notice
 connection_messages false
 """
+SERVER_PORTS = range(20000, 30000)
+"""Below those of outgoing connections (Linux 32768, macOS 49152) and of NodePorts (30000)."""
 
 
 def find_mosquitto() -> str:
@@ -82,7 +87,15 @@ def _access_list(topics: Topics, replicas: Sequence[str]) -> str:
 
 
 def free_port() -> int:
-    """A loopback port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A loopback port that nobody listens on now.
+
+    It is none of those that systems give to outgoing connections, one of which could take it before it is used.
+
+    Raises:
+        OSError: there is none.
+    """
+    for port in random.sample(SERVER_PORTS, len(SERVER_PORTS)):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise OSError(errno.EADDRINUSE, f"no port from {SERVER_PORTS[0]} to {SERVER_PORTS[-1]} is free")
