@@ -26,6 +26,14 @@ from dragon_operator.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec
 
 GENERATION = f"{names.GROUP}/join-token-generation"
 """On the Secret of a join token: the generation it was made for."""
+PRESENCE_MESSAGES = {
+    PresenceReason.NEVER_SEEN: "it has not been here yet: `dragon-edge run` on the device",
+    PresenceReason.HEARTBEAT: "the device is there",
+    PresenceReason.HEARTBEAT_LATE: "not heard of for three heartbeats",
+    PresenceReason.HEARTBEAT_LOST: "not heard of for ten heartbeats: see `dragon-edge status` on the device",
+    PresenceReason.CONNECTION_LOST: "its connection broke: see its power, its network and `dragon-edge status` on it",
+    PresenceReason.STOPPED: "the device was stopped: `dragon-edge run` on it brings it back",
+}
 
 
 class DeviceCondition(StrEnum):
@@ -228,15 +236,9 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
     """The part of the status that tells what a device reported; `wanted` is the version of its configuration."""
     status: dict[str, Any] = {}
     is_ready = report.presence is PresenceState.READY
-    words = {
-        PresenceState.READY: "the device is there",
-        PresenceState.STALE: "not heard of for three heartbeats",
-        PresenceState.UNREACHABLE: "the device is gone or cut off: see `dragon-edge status` and its network",
-    }
     conditions = []
     if report.presence is not PresenceState.UNKNOWN:
-        is_new = report.reason == PresenceReason.NEVER_SEEN
-        message = "it has not been here yet: `dragon-edge run` on the device" if is_new else words[report.presence]
+        message = PRESENCE_MESSAGES[report.reason]
         conditions.append(_condition(device, DeviceCondition.READY, is_ready, report.reason, message, now=now))
     if report.last_seen is not None:
         status["lastSeen"] = to_time(report.last_seen)
