@@ -168,7 +168,8 @@ class PeerPair:
                 case SendOpen(envelope):
                     self._transmit(end, self._next_replica(), envelope)
                 case Bind(name):
-                    self._bound = next(replica for replica in self.replicas if replica.name == name)
+                    # A hostile end may give a name that nobody has: what is sent there is lost.
+                    self._bound = next((replica for replica in self.replicas if replica.name == name), None)
                 case Prepare():
                     prefill = self.schedule.prefill_seconds[end.index]
                     self.time.at(self.now + prefill, functools.partial(self._prepared, end))

@@ -68,3 +68,14 @@ def test_a_hostile_peer_gets_a_session_closed_and_nothing_else(
     assert len(tokens) <= 12
     assert Peer.OPENER in pair.closed, "the user's end must come to an end"
     assert pair.num_frames < MAX_FRAMES
+
+
+def test_a_replica_that_gives_another_s_name_is_never_heard_and_the_opener_goes_on_alone() -> None:
+    def rename(peer: Peer, frame: bytes) -> list[bytes]:
+        return [frame.replace(b"r0", b"00") if peer is Peer.OTHER else frame]
+
+    pair = PeerPair(Question(max_tokens=12), Schedule(branches=1))
+    pair.damage = rename
+    assert len(pair.run()) == 12
+    assert Peer.OPENER in pair.closed
+    assert all(emit.is_degraded for emit in pair.emitted)
