@@ -264,7 +264,8 @@ class PeerPair:
         assert end.engine is not None
         step = end.engine.apply(command)
         if isinstance(command, Feed) and step is not None:
-            end.free_at = max(self.now, end.free_at) + self.schedule.decode_seconds[end.index]
+            more = self.schedule.fed_token_seconds * max(0, len(command.tokens) - 1)
+            end.free_at = max(self.now, end.free_at) + self.schedule.decode_seconds[end.index] + more
             self.time.at(end.free_at, functools.partial(self._answer, end, Stepped(command.ticket, step)))
 
     def _answer(self, end: PairEnd, stepped: Stepped) -> None:

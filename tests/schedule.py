@@ -11,13 +11,15 @@ class Schedule:
 
     `cuts` lose the frames of both directions, `silences` those of one sender; `lost` and `repeated` are single frames
     by their number on the link. The n-th replica vanishes at `deaths[n]`; opens go round `num_replicas` of them, and
-    are refused until `full_until`, for `retry_after_seconds`.
+    are refused until `full_until`, for `retry_after_seconds`. A step takes `fed_token_seconds` longer for each
+    token that is fed besides the first.
     """
 
     delay_seconds: float = 0.05
     jitter_seconds: float = 0.0
     prefill_seconds: tuple[float, float] = (0.1, 0.1)
     decode_seconds: tuple[float, float] = (0.01, 0.012)
+    fed_token_seconds: float = 0.0
     window: int = 8
     branches: int = 1
     placement: Peer | None = None

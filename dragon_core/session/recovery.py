@@ -38,11 +38,11 @@ def take_over(end: SessionEnd) -> None:
 
 def hear(end: SessionEnd) -> None:
     """The other end speaks in our term: bring it up to date and expect its frames again."""
-    settling = end.settling
+    alone = end.settling.alone
     end.is_term_known = True
-    if end.us is Peer.OPENER and settling.alone is not None and not settling.alone.is_heard:
-        settling.expect_frames(
-            at_once=False,
+    if end.us is Peer.OPENER and alone is not None and not alone.is_heard:
+        end.settling.expect_frames(
+            alone,
             rtt_seconds=end.link.rtt_seconds,
             decode_seconds=max((ready.decode_seconds for ready in end.ready.values()), default=0.0),
         )
@@ -71,9 +71,10 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
     if settling.aggregator is Peer.OTHER and message.aggregator is end.us is Peer.OPENER and not has_crossed:
         take_over(end)  # each end believes that the other fixes targets, and no Handover is on its way
     elif not settling.is_ours:
-        end.send_live_frames()
-        if message.aggregator is not Peer.OPENER and end.us is Peer.OTHER:
-            resync(end)
+        if end.us is Peer.OTHER and end.our_ready is not None:
+            resync(end)  # also without a frame: the opener has to know that there is somebody to wait for
+        else:
+            end.send_live_frames()
     hear(end)
 
 

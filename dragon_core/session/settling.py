@@ -14,6 +14,8 @@ from dragon_core.types import Peer, Published, Settled
 MIX_MARGIN = 2
 """Positions past one round trip at which frames are asked for after a takeover."""
 MAX_MIX_MARGIN = 64
+MAX_CATCH_UP_SECONDS = 8.0
+"""The longest that an answer waits for the other's model, beyond the stall limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +29,16 @@ class Fixed:
 
 @dataclass(slots=True)
 class Alone:
-    """The opener goes on without the other's frames until one arrives for `mix_position` or later.
+    """The opener goes on from `start` without the other's frames until one arrives for `mix_position` or later.
 
-    `is_heard`: the other has answered in this term, so waiting for its frame makes sense, until `mix_deadline`.
+    `is_heard`: the other has answered in this term, so waiting for its frame makes sense, until `mix_deadline`: its
+    model has to take in what was fixed without it, which takes at most `catch_up_seconds`.
     """
 
+    start: int
     is_heard: bool = False
     mix_position: int | None = None
+    catch_up_seconds: float = 0.0
     mix_deadline: float | None = None
     num_attempts: int = 0
 
@@ -60,23 +65,17 @@ class Settling:
 
     def go_alone(self) -> None:
         """Take the authority with none of the other's frames."""
-        attempts = self.alone.num_attempts if self.alone is not None else 0
         self.aggregator = self._us
         self.theirs.clear()
-        self.alone = Alone(num_attempts=attempts)
+        before = self.alone or Alone(self._answer.next_position)
+        self.alone = Alone(before.start, num_attempts=before.num_attempts)
 
-    def expect_frames(self, *, at_once: bool, rtt_seconds: float | None, decode_seconds: float) -> int:
-        """The other is there again: choose the position from which on frames are waited for."""
-        alone = self.alone or Alone()
-        alone.is_heard = True
-        margin = 0
-        if not at_once:
-            steps = math.ceil((rtt_seconds or 0.0) / decode_seconds) if decode_seconds > 0 else 0
-            margin = min(MAX_MIX_MARGIN, (steps + MIX_MARGIN) * 2 ** min(alone.num_attempts, 4))
-        alone.mix_position = self._answer.next_position + margin
-        alone.mix_deadline = None
-        self.alone = alone
-        return alone.mix_position
+    def expect_frames(self, alone: Alone, *, rtt_seconds: float | None, decode_seconds: float) -> None:
+        """The other is there again: choose from which position on frames are waited for, and how long."""
+        steps = math.ceil((rtt_seconds or 0.0) / decode_seconds) if decode_seconds > 0 else 0
+        margin = min(MAX_MIX_MARGIN, (steps + MIX_MARGIN) * 2 ** min(alone.num_attempts, 4))
+        alone.is_heard, alone.mix_position, alone.mix_deadline = True, self._answer.next_position + margin, None
+        alone.catch_up_seconds = min(MAX_CATCH_UP_SECONDS, (alone.mix_position - alone.start) * decode_seconds)
 
     def next_fixed(self, drafting: Drafting, coupling: Coupling, *, now: float, stall_seconds: float) -> Fixed | None:
         """The token of the next position, or None while something is missing."""
@@ -100,7 +99,7 @@ class Settling:
         if not alone.is_heard or alone.mix_position is None or position < alone.mix_position:
             return False
         if alone.mix_deadline is None:
-            alone.mix_deadline = now + stall_seconds
+            alone.mix_deadline = now + stall_seconds + alone.catch_up_seconds
         if now < alone.mix_deadline:
             return True
         alone.is_heard, alone.mix_position, alone.mix_deadline = False, None, None

@@ -5,7 +5,7 @@ import itertools
 
 import pytest
 
-from dragon_core.messages import Open, Resume
+from dragon_core.messages import Open, Ready, Resume
 from dragon_core.types import Context, CouplingKind, Peer, WeightingRule
 from tests.oracle import Question
 from tests.peer_pair import PeerPair
@@ -67,6 +67,32 @@ def test_the_opener_names_a_position_ahead_of_it_to_mix_from() -> None:
     ]
     last_degraded = max(pair.degraded)
     assert all(position <= last_degraded + 1 for position in named)
+
+
+@pytest.mark.parametrize("fed_token_seconds", [0.0, 0.02, 0.04])
+@pytest.mark.parametrize("prefill_seconds", [0.5, 4.0])
+def test_a_replica_that_has_to_catch_up_is_waited_for(prefill_seconds: float, fed_token_seconds: float) -> None:
+    """It takes in what was fixed without it hardly faster than the opener goes on: it never would at full speed."""
+    schedule = Schedule(
+        decode_seconds=(0.045, 0.05),
+        fed_token_seconds=fed_token_seconds,
+        prefill_seconds=(0.1, prefill_seconds),
+        deaths=(prefill_seconds + 0.8,),
+        num_replicas=2,
+    )
+    pair = PeerPair(dataclasses.replace(LONG, max_tokens=240), schedule)
+    pair.run()
+    require_oracles_answer(pair)
+    first, last = min(pair.degraded), max(pair.degraded)
+    assert sorted(pair.degraded) == list(range(first, last + 1)), "one run of degraded tokens"
+    assert last < len(pair.tokens) - 10
+    ready_at = next(
+        at
+        for at, (peer, message) in zip(pair.sent_at, pair.messages, strict=True)
+        if peer is Peer.OTHER and isinstance(message, Ready) and at > pair.emitted_at[first]
+    )
+    after_ready = [position for position in pair.degraded if pair.emitted_at[position] > ready_at]
+    assert len(after_ready) < 10, "it is not left behind once it is there"
 
 
 def test_two_cuts_leave_two_runs_of_degraded_tokens() -> None:
