@@ -23,7 +23,7 @@ import httpx
 
 from dragon_core.errors import OurError
 from dragon_runtime.oci_registry import SCHEME, RegistryLogin, blob_address
-from dragon_runtime.settings.groups import is_loopback
+from dragon_runtime.settings.groups import may_carry_secrets
 
 logger = logging.getLogger(__name__)
 
@@ -103,7 +103,7 @@ class Request:
         if self.token is None:
             return {}
         url = httpx.URL(self.url)
-        if url.scheme != "https" and not is_loopback(url.host):
+        if not may_carry_secrets(url.scheme, url.host):
             raise FetchError(
                 f"a token is not sent to {self.shown_url}: use an https address", reason=FetchReason.REFUSED
             )

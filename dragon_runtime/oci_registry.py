@@ -10,7 +10,7 @@ from collections.abc import AsyncGenerator
 import httpx
 
 from dragon_core.errors import OurError
-from dragon_runtime.settings.groups import is_loopback
+from dragon_runtime.settings.groups import is_loopback, may_carry_secrets
 
 SCHEME = "oci://"
 ADDRESS = re.compile(r"oci://(?P<host>[^/@]+)/(?P<repository>[a-z0-9]+([._/-]+[a-z0-9]+)*)")
@@ -72,7 +72,7 @@ class RegistryLogin(httpx.Auth):
 
     def _ask_for_token(self, wanted: dict[str, str]) -> httpx.Request:
         realm = httpx.URL(wanted["realm"])
-        if realm.scheme != "https" and not is_loopback(realm.host):
+        if not may_carry_secrets(realm.scheme, realm.host):
             raise httpx.RemoteProtocolError(f"its token server {realm.host} is not asked: it has no https address")
         for key in ("service", "scope"):
             if key in wanted:

@@ -281,3 +281,8 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(bare).is_loopback
     except ValueError:
         return False
+
+
+def may_carry_secrets(scheme: str, host: str) -> bool:
+    """Whether nobody on the way can read what is sent there: over TLS, or on this machine."""
+    return scheme == "https" or is_loopback(host)

@@ -215,8 +215,7 @@ def _broker_identity(
         values, problem = {key: decoded(known, key) for key in known.get("data") or {}}, error
     values["ca.crt"] = authority.certificate
     wanted = secret(deployment, name, values, type_="kubernetes.io/tls")
-    is_same = known is not None and known.get("data") == wanted["data"]
-    made[name] = known if known is not None and is_same else wanted
+    made[name] = known if known is not None and known.get("data") == wanted["data"] else wanted
     return values.get(SERVER_AUTHORITY, authority.certificate), problem
 
 

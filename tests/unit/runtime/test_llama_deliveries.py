@@ -26,6 +26,15 @@ class Session:
         self.told.append(error)
 
 
+def until(may_go: threading.Event) -> Callable[[int], None]:
+    """A listener that takes nothing before."""
+
+    def act(_: int) -> None:
+        assert may_go.wait(60)
+
+    return act
+
+
 def answers_of(session: Session, *tickets: int) -> list[Answer]:
     step: Step = None  # type: ignore[assignment]  # nobody looks into it
     return [Answer(session, Feed(ticket, BranchId(0), (5,)), step) for ticket in tickets]  # type: ignore[arg-type]
@@ -35,7 +44,7 @@ async def test_a_listener_elsewhere_that_is_slow_does_not_hold_up_the_engine() -
     told: list[object] = []
     may_go = threading.Event()
     deliveries = Deliveries(asyncio.get_running_loop(), is_listener_elsewhere=True)
-    deliveries.deliver(answers_of(Session(told, lambda _: None if may_go.wait(60) else pytest.fail("held")), 1, 2))
+    deliveries.deliver(answers_of(Session(told, until(may_go)), 1, 2))
     deliveries.deliver([])
     told.append("the engine goes on")
     may_go.set()
@@ -47,7 +56,7 @@ async def test_the_end_of_a_session_comes_after_its_answers() -> None:
     told: list[object] = []
     may_go, ended = threading.Event(), asyncio.Event()
     deliveries = Deliveries(asyncio.get_running_loop(), is_listener_elsewhere=True)
-    deliveries.deliver(answers_of(Session(told, lambda _: None if may_go.wait(60) else pytest.fail("held")), 1, 2))
+    deliveries.deliver(answers_of(Session(told, until(may_go)), 1, 2))
     deliveries.call(told.append, "ended")
     deliveries.call(ended.set)
     await asyncio.sleep(0)
