@@ -20,6 +20,7 @@ from dragon_core.session.events import (
     EngineFailed,
     EngineOpened,
     Event,
+    Fault,
     Prepare,
     Received,
     Reconnected,
@@ -133,7 +134,7 @@ class SessionDriver:
             try:
                 envelope = codec.decode(frame)
             except PeerError as error:
-                self.take(Refuse(str(error), error.field))
+                self.take(Refuse(Fault.THEIRS, str(error), error.field))
                 continue
             self.take(Received(envelope))
 
@@ -143,7 +144,7 @@ class SessionDriver:
         except DragonError as error:
             self.error = error
             retry_after = error.retry_after_seconds if isinstance(error, RetryableError) else None
-            self.take(Refuse(str(error), retry_after_seconds=retry_after))
+            self.take(Refuse(Fault.OURS, str(error), retry_after_seconds=retry_after))
             return
         self._engine_session = prepared.engine_session
         self.take(

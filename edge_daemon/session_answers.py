@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from dragon_core.errors import DragonError, EngineError, OurError, PeerError, PromptTooLongError
 from dragon_core.messages import PROTOCOL_VERSION, FinishReason, Open
-from dragon_core.session.events import Cancelled, Closed, Emit, Report
+from dragon_core.session.events import Cancelled, Closed, Emit, Fault, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import Peer
@@ -273,6 +273,6 @@ def _require_answer(closed: Closed, error: DragonError | None) -> Report:
         return closed.report
     if error is not None:
         raise error
-    if "other end" in closed.error:
+    if closed.fault is Fault.THEIRS:
         raise PeerError(closed.error)
     raise EngineError(closed.error or f"the answer ended early: {closed.reason}")

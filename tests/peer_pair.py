@@ -22,6 +22,7 @@ from dragon_core.session.events import (
     Emit,
     EngineOpened,
     Event,
+    Fault,
     MoveAsked,
     Prepare,
     Received,
@@ -229,7 +230,7 @@ class PeerPair:
         try:
             event = Received(codec.decode(frame))
         except PeerError as error:
-            event = Refuse(str(error), error.field)
+            event = Refuse(Fault.THEIRS, str(error), error.field)
         if isinstance(event, Received) and isinstance(event.envelope.message, Open) and self._refuse(receiver, event):
             return
         receiver.receive(event)

@@ -23,7 +23,7 @@ from dragon_core.messages import (
 )
 from dragon_core.session.answer import SHARE_UNIT, Answer
 from dragon_core.session.drafting import Drafting
-from dragon_core.session.events import Closed, Effect, Report, Send, SendOpen
+from dragon_core.session.events import Closed, Effect, Fault, Report, Send, SendOpen
 from dragon_core.session.lifecycle import State
 from dragon_core.session.link import LinkEstimate
 from dragon_core.session.settings import SessionSettings
@@ -154,16 +154,25 @@ class SessionEnd:
             for frame in self.drafting.tree.live_frames():
                 self.send_frame(frame)
 
-    def fail(self, reason: str, *, field: str = "") -> None:
+    def fail(self, fault: Fault, reason: str, *, field: str = "") -> None:
         """Give the session up and tell the other end."""
         if self.is_bound:
             self.send(Failure(reason=reason[:MAX_REASON_CHARACTERS], field=field))
-        self.close(FinishReason.ERROR, reason)
+        self.close_with(fault, reason)
 
-    def close(self, reason: FinishReason, error: str = "") -> None:
+    def close_with(self, fault: Fault, error: str) -> None:
+        """End as no answer ends."""
+        self._close(FinishReason.ERROR, fault, error)
+
+    def close(self, reason: FinishReason) -> None:
+        """End as an answer ends, or as its user or the other end wanted."""
+        self._close(reason, None, "")
+
+    def _close(self, reason: FinishReason, fault: Fault | None, error: str) -> None:
         self.state = State.CLOSED
         self.timers.clear()
-        self.effects.append(Closed(reason=reason, error=error, report=self.report() if self.has_request else None))
+        report = self.report() if self.has_request else None
+        self.effects.append(Closed(reason=reason, fault=fault, error=error, report=report))
 
     def counters(self) -> Counters:
         return Counters() if self.drafting is None else self.drafting.counters()

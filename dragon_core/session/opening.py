@@ -20,7 +20,7 @@ from dragon_core.session.answer import Answer
 from dragon_core.session.drafting import Drafting
 from dragon_core.session.end import FRAMES_SLACK, PeerReady, SessionEnd
 from dragon_core.session.ending import Ending
-from dragon_core.session.events import Bind, EngineOpened, Prepare
+from dragon_core.session.events import Bind, EngineOpened, Fault, Prepare, Refuse
 from dragon_core.session.lifecycle import State
 from dragon_core.session.recovery import hear, resync, retry_later, take_over
 from dragon_core.session.settling import Fixed, Settling
@@ -42,7 +42,7 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
     try:
         require_answerable(end, message)
     except PeerError as error:
-        refuse(end, str(error), error.field, None)
+        refuse(end, Refuse(Fault.THEIRS, str(error), error.field))
         return
     if end.state is not State.IDLE:
         reopen(end, message)
@@ -107,7 +107,7 @@ def on_accepted(end: SessionEnd, message: Accepted) -> None:
 def on_refused(end: SessionEnd, message: Refused) -> None:
     end.timers.pop("accept", None)
     if message.retry_after_seconds is None:
-        end.close(FinishReason.ERROR, f"refused by the other end ({message.field or 'session'}): {message.reason}")
+        end.close_with(Fault.THEIRS, f"refused by the other end ({message.field or 'session'}): {message.reason}")
         return
     end.is_bound = False
     if end.settling.alone is None:
@@ -209,11 +209,11 @@ def place(end: SessionEnd) -> None:
     end.mark_progress()
 
 
-def refuse(end: SessionEnd, reason: str, field: str, retry_after_seconds: float | None) -> None:
-    """What our own end cannot serve: the opener is told, its user gets the error."""
+def refuse(end: SessionEnd, event: Refuse) -> None:
+    """What our own end cannot serve or read: the opener is told, its user gets the error."""
     if end.us is Peer.OTHER:
-        refused = Refused(reason=reason[:MAX_REASON_CHARACTERS], field=field, retry_after_seconds=retry_after_seconds)
-        end.send(refused)
+        reason = event.reason[:MAX_REASON_CHARACTERS]
+        end.send(Refused(reason=reason, field=event.field, retry_after_seconds=event.retry_after_seconds))
     elif end.is_bound:
         end.send(Finish(reason=FinishReason.ERROR, counters=end.counters()))
-    end.close(FinishReason.ERROR, reason)
+    end.close_with(event.fault, event.reason)

@@ -1,8 +1,9 @@
 """What a session does when something fails: resume after loss, take over, carry on alone, and mix again."""
 
 from dragon_core.errors import PeerError
-from dragon_core.messages import Failure, FinishReason, Resume
+from dragon_core.messages import Failure, Resume
 from dragon_core.session.end import SessionEnd
+from dragon_core.session.events import Fault
 from dragon_core.session.lifecycle import State
 from dragon_core.types import Peer
 
@@ -81,7 +82,7 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
 def on_failure(end: SessionEnd, message: Failure) -> None:
     """The other end gave up: the opener carries on alone and asks for another replica."""
     if end.us is Peer.OTHER or end.drafting is None:
-        end.close(FinishReason.ERROR, f"the other end gave up ({message.field or 'session'}): {message.reason}")
+        end.close_with(Fault.THEIRS, f"the other end gave up ({message.field or 'session'}): {message.reason}")
         return
     if end.state is State.FINISHING:
         end.close(end.end_reason())

@@ -11,7 +11,6 @@ from dragon_core.messages import (
     Envelope,
     Failure,
     Finish,
-    FinishReason,
     Handover,
     MoveRequest,
     Open,
@@ -28,6 +27,7 @@ from dragon_core.session.events import (
     EngineFailed,
     EngineOpened,
     Event,
+    Fault,
     MoveAsked,
     Prepare,
     Received,
@@ -91,7 +91,7 @@ class Session:
             self._dispatch(event)
             tokens.pump(end)
         except PeerError as error:
-            end.fail(str(error), field=error.field)
+            end.fail(Fault.THEIRS, str(error), field=error.field)
         return end.drain()
 
     def _dispatch(self, event: Event) -> None:
@@ -112,9 +112,9 @@ class Session:
             case Cancelled():
                 finishing.on_cancelled(end)
             case EngineFailed(reason):
-                end.fail(reason)
-            case Refuse(reason, field, retry_after_seconds):
-                opening.refuse(end, reason, field, retry_after_seconds)
+                end.fail(Fault.OURS, reason)
+            case Refuse():
+                opening.refuse(end, event)
 
     def _on_received(self, envelope: Envelope) -> None:
         end = self._end
@@ -172,9 +172,9 @@ class Session:
                 continue
             match name:
                 case "deadline":
-                    end.fail("the answer took longer than its deadline")
+                    end.fail(Fault.DEADLINE, "the answer took longer than its deadline")
                 case "idle":
-                    end.close(FinishReason.ERROR, "nothing was heard from the other end")
+                    end.close_with(Fault.SILENCE, "nothing was heard from the other end")
                 case "finish":
                     end.close(end.end_reason())
                 case "accept":

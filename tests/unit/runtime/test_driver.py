@@ -47,7 +47,7 @@ class PunctualSession(Session):
         if isinstance(event, TimePassed):
             self.woken.append(now)
         if not self._then:
-            return [Closed(reason=FinishReason.STOP, error="", report=None)]
+            return [Closed(reason=FinishReason.STOP, fault=None, error="", report=None)]
         self._first = self._then.pop(0)
         return []
 

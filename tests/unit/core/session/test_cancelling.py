@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragon_core.messages import Failure, Finish, FinishReason
-from dragon_core.session.events import Cancelled, EngineFailed, Refuse
+from dragon_core.session.events import Cancelled, EngineFailed, Fault, Refuse
 from dragon_core.types import Peer
 from tests.oracle import Question, oracle_tokens
 from tests.peer_pair import PeerPair
@@ -42,7 +42,7 @@ def test_the_other_end_hears_of_it_and_stops() -> None:
     assert [message.reason for _, message in pair.messages if isinstance(message, Finish)] == [FinishReason.CANCELLED]
 
 
-@pytest.mark.parametrize("event", [Cancelled(), EngineFailed("out of memory"), Refuse("a full disk")])
+@pytest.mark.parametrize("event", [Cancelled(), EngineFailed("out of memory"), Refuse(Fault.OURS, "a full disk")])
 @pytest.mark.parametrize("placement", [None, *Peer])
 @pytest.mark.parametrize("at", [0.02, 0.06, 0.12, 0.3, 0.5])
 def test_when_the_other_end_gives_up_the_answer_still_comes(
@@ -66,6 +66,7 @@ def test_an_engine_that_fails_at_the_opener_ends_both_ends() -> None:
     tokens = pair.run()
     assert tokens == oracle_tokens(pair.question)[: len(tokens)]
     assert pair.closed[Peer.OPENER].reason is FinishReason.ERROR
-    assert pair.closed[Peer.OPENER].error == "out of memory"
+    assert (pair.closed[Peer.OPENER].fault, pair.closed[Peer.OPENER].error) == (Fault.OURS, "out of memory")
+    assert pair.closed[Peer.OTHER].fault is Fault.THEIRS
     assert "out of memory" in pair.closed[Peer.OTHER].error
     assert [message.reason for _, message in pair.messages if isinstance(message, Failure)] == ["out of memory"]

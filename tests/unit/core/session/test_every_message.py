@@ -27,6 +27,7 @@ from dragon_core.session.events import (
     Effect,
     EngineFailed,
     Event,
+    Fault,
     MoveAsked,
     Received,
     Reconnected,
@@ -174,9 +175,9 @@ def test_a_message_of_another_term_is_ignored_or_refused(peer: Peer, state: Stat
 
 EVENTS: list[Event] = [
     EngineFailed("out of memory"),
-    Refuse("a full disk"),
-    Refuse("not now", retry_after_seconds=2.0),
-    Refuse("garbage", "$[5]"),
+    Refuse(Fault.OURS, "a full disk"),
+    Refuse(Fault.OURS, "not now", retry_after_seconds=2.0),
+    Refuse(Fault.THEIRS, "garbage", "$[5]"),
     Reconnected(),
     Cancelled(),
     *(MoveAsked(peer, "a reason") for peer in Peer),
