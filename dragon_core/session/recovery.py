@@ -81,15 +81,18 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
 
 def on_failure(end: SessionEnd, message: Failure) -> None:
     """The other end gave up: the opener carries on alone and asks for another replica."""
-    if end.us is Peer.OTHER or end.drafting is None:
+    if end.us is Peer.OTHER:
         end.close_with(Fault.THEIRS, f"the other end gave up ({message.field or 'session'}): {message.reason}")
         return
     if end.state is State.FINISHING:
         end.close(end.end_reason())
         return
     end.is_bound = False
-    end.state = State.RUNNING
+    for name in ("accept", "prefill"):
+        end.timers.pop(name, None)
     take_over(end)
+    if end.drafting is not None:  # else the answer begins when our own contexts are prefilled
+        end.state = State.RUNNING
     retry_later(end)
 
 

@@ -8,7 +8,7 @@ import pytest
 from openai import APIStatusError
 
 from dragon_core import codec
-from dragon_core.errors import CapacityError, EngineError, PeerError, PromptTooLongError
+from dragon_core.errors import CapacityError, EngineError, PromptTooLongError
 from dragon_core.messages import Accepted, AnyMessage, ChatMessage, Finish, FinishReason, Open, Ready, Target
 from dragon_core.session.link import LinkEstimate
 from dragon_core.session.wire import Wire

@@ -60,6 +60,31 @@ def test_when_the_other_end_gives_up_the_answer_still_comes(
         require_clean_end(pair)
 
 
+@pytest.mark.parametrize("event", [Cancelled(), EngineFailed("out of memory")])
+@pytest.mark.parametrize("placement", [None, *Peer])
+@pytest.mark.parametrize("opener_prefill_seconds", [0.5, 2.0])
+def test_a_replica_that_gives_up_before_our_own_model_is_ready_leaves_an_answer(
+    opener_prefill_seconds: float, placement: Peer | None, event: Cancelled | EngineFailed
+) -> None:
+    prefill_seconds = (opener_prefill_seconds, 0.01)
+    pair = PeerPair(Question(seed=4), Schedule(placement=placement, prefill_seconds=prefill_seconds))
+    pair.time.at(0.1, lambda: pair.replicas[0].receive(event))
+    pair.run()
+    require_oracles_answer(pair)
+    require_clean_end(pair)
+    assert pair.emitted_at[0] < opener_prefill_seconds + 1.5, "it begins when our own model is ready"
+
+
+def test_when_every_replica_gives_up_at_once_the_whole_answer_is_degraded() -> None:
+    pair = PeerPair(Question(seed=4), Schedule(prefill_seconds=(1.0, 0.01)))
+    for at in range(200):
+        pair.time.at(0.1 * at, lambda: [replica.receive(Cancelled()) for replica in pair.replicas])
+    pair.run()
+    require_oracles_answer(pair)
+    require_clean_end(pair)
+    assert pair.degraded == frozenset(range(len(pair.tokens)))
+
+
 def test_an_engine_that_fails_at_the_opener_ends_both_ends() -> None:
     pair = PeerPair(Question(seed=4), Schedule())
     pair.time.at(0.5, lambda: pair.opener.receive(EngineFailed("out of memory")))
