@@ -28,6 +28,7 @@ from dragon_core.session.lifecycle import State
 from dragon_core.session.link import LinkEstimate
 from dragon_core.session.settings import SessionSettings
 from dragon_core.session.settling import Settling
+from dragon_core.session.timers import Timer, Timers
 from dragon_core.session.wire import Wire
 from dragon_core.types import Peer
 
@@ -61,7 +62,7 @@ class SessionEnd:
         self.limits = settings.limits
         self.now = 0.0
         self.effects: list[Effect] = []
-        self.timers: dict[str, float] = {}
+        self.timers = Timers()
         self.link = LinkEstimate()
         self.wire = Wire(self.link)
         self.drafting: Drafting | None = None
@@ -93,16 +94,10 @@ class SessionEnd:
         self.is_bound = False
         self.num_opens += 1
         self.effects.append(SendOpen(self.wire.seal(message, self.now)))
-        self.timers["accept"] = self.now + self.limits.accept(self.link.rtt_seconds)
+        self.timers.set(Timer.ACCEPT, self.now + self.limits.accept(self.link.rtt_seconds))
 
     def send(self, message: AnyMessage) -> None:
         self.effects.append(Send(self.wire.seal(message, self.now)))
-
-    def set_timer(self, name: str, at: float | None) -> None:
-        if at is None:
-            self.timers.pop(name, None)
-        else:
-            self.timers[name] = at
 
     def require_known(self, tokens: Iterable[int], *, field: str) -> None:
         """Refuse token ids that the vocabulary does not have.
@@ -121,9 +116,9 @@ class SessionEnd:
     def mark_progress(self) -> None:
         """Something was fixed or can be: silence is measured from now on."""
         if self.state is State.RUNNING and self.settling.alone is None and not self.is_solo:
-            self.timers["nudge"] = self.now + self.stall_seconds() / 2
+            self.timers.set(Timer.NUDGE, self.now + self.stall_seconds() / 2)
             if self.us is Peer.OPENER:
-                self.timers["stall"] = self.now + self.stall_seconds()
+                self.timers.set(Timer.STALL, self.now + self.stall_seconds())
 
     @property
     def is_publishing(self) -> bool:
@@ -170,7 +165,7 @@ class SessionEnd:
 
     def _close(self, reason: FinishReason, fault: Fault | None, error: str) -> None:
         self.state = State.CLOSED
-        self.timers.clear()
+        self.timers.stop_all()
         report = self.report() if self.has_request else None
         self.effects.append(Closed(reason=reason, fault=fault, error=error, report=report))
 

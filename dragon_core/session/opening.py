@@ -24,6 +24,7 @@ from dragon_core.session.events import Bind, EngineOpened, Fault, Prepare, Refus
 from dragon_core.session.lifecycle import State
 from dragon_core.session.recovery import hear, resync, retry_later, take_over
 from dragon_core.session.settling import Fixed, Settling
+from dragon_core.session.timers import Timer
 from dragon_core.session.tokens import fix
 from dragon_core.types import Peer, Settled
 
@@ -49,8 +50,8 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
         return
     begin(end, message)
     end.state = State.PREPARING
-    end.timers["deadline"] = end.now + message.deadline_seconds
-    end.timers["idle"] = end.now + end.limits.idle
+    end.timers.set(Timer.DEADLINE, end.now + message.deadline_seconds)
+    end.timers.set(Timer.IDLE, end.now + end.limits.idle)
     if message.placement is Peer.OPENER:
         end.settling.give_to(Peer.OPENER)
     end.send(Accepted(replica=end.settings.replica, prefill_deadline_seconds=end.limits.prefill_deadline))
@@ -84,7 +85,7 @@ def reopen(end: SessionEnd, message: Open) -> None:
         end.settling.give_to(Peer.OPENER)
     for token in message.settled[num_common:]:
         fix(end, Fixed(Settled(token=token), None, is_degraded=False))
-    end.timers.pop("finish", None)
+    end.timers.stop(Timer.FINISH)
     is_placed = drafting is not None and end.settling.aggregator is not None
     end.state = State.RUNNING if is_placed else State.PREPARING
     end.send(Accepted(replica=end.settings.replica, prefill_deadline_seconds=end.limits.prefill_deadline))
@@ -96,16 +97,16 @@ def on_accepted(end: SessionEnd, message: Accepted) -> None:
         return
     end.is_bound = True
     end.is_term_known = True
-    end.timers.pop("accept", None)
+    end.timers.stop(Timer.ACCEPT)
     end.effects.append(Bind(message.replica))
-    end.timers["prefill"] = end.now + message.prefill_deadline_seconds
+    end.timers.set(Timer.PREFILL, end.now + message.prefill_deadline_seconds)
     if end.state is State.OPENING:
         end.state = State.PREPARING
     announce_ready(end)
 
 
 def on_refused(end: SessionEnd, message: Refused) -> None:
-    end.timers.pop("accept", None)
+    end.timers.stop(Timer.ACCEPT)
     if message.retry_after_seconds is None:
         end.close_with(Fault.THEIRS, f"refused by the other end ({message.field or 'session'}): {message.reason}")
         return
@@ -151,11 +152,11 @@ def announce_ready(end: SessionEnd) -> None:
     )
     end.send(end.our_ready)
     end.send_live_frames()
-    end.timers["nudge"] = end.now + end.stall_seconds()
+    end.timers.set(Timer.NUDGE, end.now + end.stall_seconds())
 
 
 def on_ready(end: SessionEnd, message: Ready) -> None:
-    end.timers.pop("prefill", None)
+    end.timers.stop(Timer.PREFILL)
     end.ready[end.us.opposite] = PeerReady(message.constant_weight_level, message.decode_seconds)
     if end.us is Peer.OTHER:
         end.agreed_rtt = message.rtt_seconds

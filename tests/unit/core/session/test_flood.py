@@ -137,4 +137,4 @@ def test_refusals_without_end_make_the_opener_ask_ever_more_rarely() -> None:
     refused = Refused(reason="later", retry_after_seconds=0.0)
     assert flood(pair.opener, [refused] * 1500) == (1500, "")
     session = pair.opener.session._end
-    assert session.timers["retry"] == pair.now + session.limits.max_retry
+    assert session.timers.next_at == pair.now + session.limits.max_retry
