@@ -1,7 +1,7 @@
 """How a token is chosen from p~, and what each peer guesses it will be. Strategies of the session, without state."""
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Protocol, assert_never
 
 import numpy as np
 
@@ -20,10 +20,7 @@ from dragon_core.types import (
 
 
 class Coupling(Protocol):
-    """The three questions a session asks; only settling asks whether there is an aggregator."""
-
-    @property
-    def has_aggregator(self) -> bool: ...
+    """The two questions a session asks."""
 
     def guesses(self, position: int, published: Published, num_guesses: int, peer: Peer) -> tuple[Guess, ...]:
         """The tokens `peer` should expect to be fixed after publishing this, best first."""
@@ -68,8 +65,6 @@ class SharedNoise:
     An exact sample of p~ (Gumbel-max), with P(guess = target) >= (1 - TV) / (1 + TV) (Daliri et al. 2024).
     At temperature 0 there is no noise, and a frame may settle a position alone (early settlement).
     """
-
-    has_aggregator = True
 
     def __init__(
         self,
@@ -138,8 +133,6 @@ class IndependentDrafts:
     A side's draft follows from its frame, the seed and its stream, so the aggregator knows it without being told.
     """
 
-    has_aggregator = True
-
     def __init__(self, *, seed: int, temperature: float, num_top_logprobs: int | None = None) -> None:
         self._seed = seed
         self._is_greedy = temperature == 0
@@ -188,11 +181,15 @@ def make_coupling(
     constant_weight_levels: Mapping[Peer, int],
 ) -> Coupling:
     """The strategy an Open names."""
-    if kind is CouplingKind.INDEPENDENT:
-        return IndependentDrafts(seed=seed, temperature=temperature, num_top_logprobs=num_top_logprobs)
-    return SharedNoise(
-        seed=seed,
-        temperature=temperature,
-        num_top_logprobs=num_top_logprobs,
-        constant_weight_levels=constant_weight_levels,
-    )
+    match kind:
+        case CouplingKind.INDEPENDENT:
+            return IndependentDrafts(seed=seed, temperature=temperature, num_top_logprobs=num_top_logprobs)
+        case CouplingKind.SHARED_NOISE:
+            return SharedNoise(
+                seed=seed,
+                temperature=temperature,
+                num_top_logprobs=num_top_logprobs,
+                constant_weight_levels=constant_weight_levels,
+            )
+        case _:
+            assert_never(kind)

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from dragon_core.errors import DragonError, ModelError, OurError
-from dragon_runtime.fetching import FetchError, ProgressLog
+from dragon_core.errors import DragonError, ModelError, ModelFault, OurError
+from dragon_runtime.fetching import FetchError, FetchReason, ProgressLog
 from dragon_runtime.models import require_digest, resolve_model
 from dragon_runtime.object_store import SCHEME as OBJECT_STORE
 from dragon_runtime.object_store import signed_address
@@ -26,6 +26,7 @@ TOKEN_VARIABLE = "MODEL_TOKEN"  # noqa: S105 - a name
 HUB = "https://huggingface.co"
 GGUF_MAGIC = b"GGUF"
 HUB_ADDRESS = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)/(?P<file>[^@]+)(?:@(?P<revision>[^@]+))?")
+_REASONS = {ModelFault.UNREADABLE: "Unreadable", ModelFault.OTHER_DIGEST: FetchReason.DIGEST_MISMATCH.value}
 DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.gguf")
 
 
@@ -40,7 +41,7 @@ def main() -> None:
         _link(given.folder, target)
     except (DragonError, ValidationError, OSError) as error:
         said = _said(error)
-        leave_word(f"{_reason(error)}: {said}")
+        leave_word(f"{reason_of(error)}: {said}")
         sys.exit(f"models: {said}")
     logger.info("%s is %s", given.folder / LINK, target)
 
@@ -152,13 +153,13 @@ def _said(error: Exception) -> str:
     return str(error)
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """One of a finite list: those of `FetchReason`, and what is wrong with a file or an argument."""
     cause = error.__cause__
     if isinstance(cause, FetchError):
         return cause.reason.value
     if isinstance(error, ModelError):
-        return "DigestMismatch" if "sha256" in str(error) else "Unreadable"
+        return _REASONS[error.fault]
     return "InvalidArgument" if isinstance(error, ValidationError | OurError) else "NotWritable"
 
 

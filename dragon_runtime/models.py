@@ -7,7 +7,7 @@ from pathlib import Path
 
 import anyio.to_thread
 
-from dragon_core.errors import ModelError
+from dragon_core.errors import ModelError, ModelFault
 from dragon_runtime.fetching import FetchError, FetchReason, Progress, Request, fetch
 from dragon_runtime.settings.groups import ModelSettings
 
@@ -70,7 +70,10 @@ def require_digest(path: Path, digest: str) -> None:
     except OSError as error:
         raise ModelError(f"cannot read the model {path}: {error.strerror}") from error
     if found != digest:
-        raise ModelError(f"{path} has sha256 {found}, not {digest}: it is damaged, or model.sha256 is of another file")
+        raise ModelError(
+            f"{path} has sha256 {found}, not {digest}: it is damaged, or model.sha256 is of another file",
+            fault=ModelFault.OTHER_DIGEST,
+        )
 
 
 if __name__ == "__main__":

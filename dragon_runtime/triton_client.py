@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import re
 from collections.abc import AsyncIterator, Coroutine, Mapping
 from typing import Any
 
@@ -21,6 +22,8 @@ logger = logging.getLogger(__name__)
 RELOAD_SECONDS = 300.0
 LOOK_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
+DEAD_PROCESS = re.compile("stub process", re.IGNORECASE)
+"""Triton 2.51 has no code for a Python model whose process died: its message names the stub process."""
 CONNECT_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 5000)]
 """A server that is back is found within seconds, and one that is away is not pestered."""
 
@@ -128,10 +131,11 @@ class TritonClient:
 
     def _failure(self, model: str, error: InferenceServerException) -> DragonError:
         """The error of ours; a model whose process died is loaded again meanwhile, which Triton does not do itself."""
-        found = failure_of(error.message() or str(error))
+        said = error.message() or str(error)
+        found = failure_of(said)
         if not isinstance(found, EngineLostError):
             return found
-        if "stub process" in str(found).lower() and model not in self._reloads:
+        if DEAD_PROCESS.search(said) and model not in self._reloads:
             logger.warning("the process of %s died; it is loaded again", model)
             task = self._loop.create_task(self._revive(model), name=f"reload {model}")
             self._reloads[model] = task

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -191,3 +192,10 @@ def test_shares_add_up_to_the_target_distribution(seed: int, weight: int) -> Non
     opener_share = 1 / (1 + math.exp(-weight / 1024))
     assert mixture.opener_parts.sum() == pytest.approx(opener_share)
     assert np.all(mixture.opener_parts <= mixture.probabilities)
+
+
+def test_an_unknown_coupling_is_refused() -> None:
+    """What a later version adds to the kinds must not become another coupling by default."""
+    unknown: Any = "turns"
+    with pytest.raises(AssertionError, match="turns"):
+        make_coupling(unknown, seed=1, temperature=0.7, num_top_logprobs=None, constant_weight_levels={})

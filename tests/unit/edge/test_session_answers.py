@@ -220,8 +220,7 @@ async def test_what_the_other_end_breaks_is_its_fault(broken: AnyMessage | bytes
     """Whatever the words of the reason are: these do not speak of the other end."""
     device = Device()
     async with asyncio.timeout(DEADLINE), served_api(device.answers) as api:
-        options = {"model": "toy", "messages": MESSAGES, "max_tokens": 5}
-        asking = asyncio.create_task(api.openai.chat.completions.with_raw_response.create(**options))
+        asking = asyncio.ensure_future(api.openai.chat.completions.create(model="toy", messages=MESSAGES, max_tokens=5))
         await device.engine.opened.wait()
         assert device.theirs is not None
         send = await accept(device.theirs)
