@@ -42,7 +42,7 @@ from bench.scoring import (
     half_of,
     report,
 )
-from dragon_core.coupling import SharedNoise
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.errors import ModelError
 from dragon_core.session.ending import Ending
 from dragon_core.types import Peer, Published

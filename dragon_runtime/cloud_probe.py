@@ -11,9 +11,9 @@ from typing import Self
 
 from dragon_core import codec
 from dragon_core.errors import PeerError
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import Envelope, Probe
-from dragon_core.session.link import LinkEstimate
-from dragon_core.session.wire import Wire
+from dragon_core.wire import Wire
 from dragon_runtime.interfaces import Channel
 
 logger = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.coupling import SharedNoise
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.mixture import publish
 from dragon_core.types import Command, Context, Cut, Peer, Sampling, Step, Vocabulary, Weighting
 

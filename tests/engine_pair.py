@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from dragon_core.coupling import make_coupling
+from dragon_core.couplings.making import make_coupling
 from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
 from dragon_core.session.events import Closed, Emit, MoveAsked
 from dragon_core.session.session import Session

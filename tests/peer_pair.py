@@ -13,6 +13,7 @@ import numpy as np
 from dragon_core import codec
 from dragon_core.distribution import quantise_weight
 from dragon_core.errors import PeerError
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import AnyMessage, ChatMessage, Envelope, Open, Refused
 from dragon_core.session.events import (
     Bind,
@@ -34,12 +35,11 @@ from dragon_core.session.events import (
     Stepped,
     TimePassed,
 )
-from dragon_core.session.link import LinkEstimate
 from dragon_core.session.session import Session
 from dragon_core.session.settings import SessionSettings
-from dragon_core.session.wire import Wire
 from dragon_core.types import Command, Feed, Peer
 from dragon_core.weighting import constant_weight
+from dragon_core.wire import Wire
 from tests.fakes.toy_engine import TOY_VOCABULARY, ToySequences
 from tests.oracle import CUT, Question
 from tests.schedule import Schedule

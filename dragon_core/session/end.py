@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import msgspec
 
 from dragon_core import codec
-from dragon_core.coupling import Coupling
+from dragon_core.couplings.coupling import Coupling
 from dragon_core.drafts import OwnFrame
 from dragon_core.errors import PeerError
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import (
     MAX_REASON_CHARACTERS,
     AnyMessage,
@@ -25,12 +26,11 @@ from dragon_core.session.answer import SHARE_UNIT, Answer
 from dragon_core.session.drafting import Drafting
 from dragon_core.session.events import Closed, Effect, Fault, Report, Send, SendOpen
 from dragon_core.session.lifecycle import State
-from dragon_core.session.link import LinkEstimate
 from dragon_core.session.settings import SessionSettings
 from dragon_core.session.settling import Settling
 from dragon_core.session.timers import Timer, Timers
-from dragon_core.session.wire import Wire
 from dragon_core.types import Peer
+from dragon_core.wire import Wire
 
 FRAMES_SLACK = 8
 """Frames in flight past W * B while the two ends' targets differ by a round trip."""

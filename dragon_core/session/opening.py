@@ -2,7 +2,7 @@
 
 from itertools import takewhile
 
-from dragon_core.coupling import make_coupling
+from dragon_core.couplings.making import make_coupling
 from dragon_core.errors import PeerError
 from dragon_core.messages import (
     MAX_REASON_CHARACTERS,

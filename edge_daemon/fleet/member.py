@@ -11,7 +11,7 @@ from typing import Self
 import aiomqtt
 
 from dragon_core.errors import DragonError, ModelError, OurError, PeerError, RetryableError
-from dragon_core.fleet import Configuration, Desired, Presence, PresenceEvent, Reported, decode, encode
+from dragon_core.fleet.messages import Configuration, Desired, Presence, PresenceEvent, Reported, decode, encode
 from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.models import resolve_model
 from dragon_runtime.mqtt_connection import MqttConnection

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Self
 
 from dragon_core.errors import DragonError, OurError, PeerError, RetryableError
-from dragon_core.fleet import CertificateRequest, CertificateResponse, Refusal, decode, encode
+from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, Refusal, decode, encode
 from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.certificates import KeyAndRequest
 from dragon_runtime.mqtt_connection import MqttConnection

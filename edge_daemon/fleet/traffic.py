@@ -3,7 +3,7 @@
 import statistics
 from collections import deque
 
-from dragon_core.fleet import LinkReport, Side
+from dragon_core.fleet.messages import LinkReport, Side
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
 from dragon_runtime.cloud_probe import CloudProbe

@@ -14,7 +14,7 @@ from cryptography import x509
 from cryptography.exceptions import InvalidSignature
 
 from dragon_core.errors import SettingsError
-from dragon_core.fleet import MAX_PEM_CHARACTERS
+from dragon_core.fleet.messages import MAX_PEM_CHARACTERS
 from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.names import Component

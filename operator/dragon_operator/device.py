@@ -9,14 +9,14 @@ from typing import Any, cast
 import msgspec
 
 from dragon_core.errors import OurError
-from dragon_core.fleet import (
+from dragon_core.fleet.join_token import JoinToken
+from dragon_core.fleet.messages import (
     Aggregation,
     Configuration,
     DeviceModel,
     SamplingDefaults,
     configuration_version,
 )
-from dragon_core.join_token import JoinToken
 from dragon_operator import names
 from dragon_operator.conditions import condition, from_time, to_time
 from dragon_operator.deployment import Deployment, Object

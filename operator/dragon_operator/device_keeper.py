@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from dragon_core.errors import DragonError, SettingsError
-from dragon_core.join_token import JoinToken
+from dragon_core.fleet.join_token import JoinToken
 from dragon_core.topics import Topics
 from dragon_operator import names
 from dragon_operator.conditions import Condition, Reason, State

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from dragon_core.join_token import JoinToken
+from dragon_core.fleet.join_token import JoinToken
 from dragon_operator import names
 from dragon_runtime.certificates import CertificateAuthority
 from tests.control_plane.deployments import condition, has, play_kubelet, resource, wait_for

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from dragon_core.fleet import LinkReport, Presence, PresenceEvent, encode
+from dragon_core.fleet.messages import LinkReport, Presence, PresenceEvent, encode
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator import names
 from dragon_operator.fleet.security_plan import DEVICE_MARK, DEVICE_ROLE

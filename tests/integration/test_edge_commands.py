@@ -17,7 +17,7 @@ import httpx
 import pytest
 import yaml
 
-from dragon_core.fleet import Configuration, DeviceModel, Reported, SamplingDefaults
+from dragon_core.fleet.messages import Configuration, DeviceModel, Reported, SamplingDefaults
 from dragon_operator.fleet import DesiredDevice, Fleet, PresenceState
 from dragon_runtime.mosquitto import free_port
 from tests.fleet_broker import FleetBroker, find_plugin

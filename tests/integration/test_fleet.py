@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from dragon_core.errors import OurError, RetryableError
-from dragon_core.fleet import Configuration, SamplingDefaults, configuration_version, secret_digest
-from dragon_core.join_token import JoinToken
+from dragon_core.fleet.join_token import JoinToken
+from dragon_core.fleet.messages import Configuration, SamplingDefaults, configuration_version, secret_digest
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator.fleet import (
     DesiredDevice,

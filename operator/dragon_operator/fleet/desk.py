@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable
 
 from dragon_core.errors import DragonError, PeerError
-from dragon_core.fleet import CertificateRequest, CertificateResponse, decode, encode
+from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, decode, encode
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator.fleet.enrolment import Enrolment
 from dragon_operator.fleet.values import DesiredDevice

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Self
 
 from dragon_core.errors import DragonError, OurError, RetryableError
-from dragon_core.fleet import Desired, Reported, configuration_version, encode
+from dragon_core.fleet.messages import Desired, Reported, configuration_version, encode
 from dragon_core.topics import FleetTopic, Topics, require_device_name
 from dragon_operator.fleet.desk import EnrolmentDesk
 from dragon_operator.fleet.dynamic_security import DynamicSecurity

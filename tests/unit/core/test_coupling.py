@@ -9,7 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragon_core.coupling import Coupling, SharedNoise, make_coupling
+from dragon_core.couplings.coupling import Coupling
+from dragon_core.couplings.making import make_coupling
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.distribution import MAX_WEIGHT_NAT, cut
 from dragon_core.mixture import target_distribution
 from dragon_core.types import CouplingKind, Cut, Peer, Published

@@ -9,10 +9,10 @@ from openai import APIStatusError
 
 from dragon_core import codec
 from dragon_core.errors import CapacityError, EngineError, PromptTooLongError
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import Accepted, AnyMessage, ChatMessage, Finish, FinishReason, Open, Ready, Target
-from dragon_core.session.link import LinkEstimate
-from dragon_core.session.wire import Wire
 from dragon_core.types import Sampling, WeightingRule
+from dragon_core.wire import Wire
 from dragon_runtime.answer_schema import DragonSummary
 from dragon_runtime.memory_channel import MemoryChannel, memory_channel_pair
 from dragon_runtime.metrics import PeerMetrics

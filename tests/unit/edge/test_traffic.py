@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from dragon_core.fleet import LinkReport
+from dragon_core.fleet.messages import LinkReport
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
 from dragon_runtime.cloud_probe import CloudProbe

@@ -1,7 +1,7 @@
 """Envelopes of one session: order, gaps, term, and the round trip measured from their echoes."""
 
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import AnyMessage, Envelope
-from dragon_core.session.link import LinkEstimate
 
 
 class Wire:
