@@ -14,11 +14,11 @@ from urllib.parse import unquote, urlsplit
 from cloud_peer.opening import Opening
 from cloud_peer.settings import CloudSettings
 from dragon_core.errors import DocumentError, DragonError, StoreError
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.document_sources import FoundDocument, SkippedDocument, documents_in
-from dragon_runtime.documents import IngestionState
-from dragon_runtime.fetching import ProgressLog, Request, fetch
-from dragon_runtime.ingestion import Ingestion
+from dragon_runtime.documents.ingestion import Ingestion
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.documents.service import IngestionState
+from dragon_runtime.documents.sources import FoundDocument, SkippedDocument, documents_in
+from dragon_runtime.models.fetching import ProgressLog, Request, fetch
 
 logger = logging.getLogger(__name__)
 

@@ -33,7 +33,7 @@ def run(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from cloud_peer import peer
     from cloud_peer.settings import CloudSettings
-    from dragon_runtime.processes import run_daemon
+    from dragon_runtime.process.daemon import run_daemon
 
     overrides = {"replica": replica, "documents": documents, "data_folder": data_folder, "log.level": log_level}
     raise typer.Exit(
@@ -68,7 +68,7 @@ def add(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from cloud_peer import loading
     from cloud_peer.settings import CloudSettings
-    from dragon_runtime.processes import run_daemon
+    from dragon_runtime.process.daemon import run_daemon
 
     given = [loading.Source(source) for source in sources]
     raise typer.Exit(

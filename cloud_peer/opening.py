@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, TypeVar
 
 from cloud_peer.settings import CloudSettings
 from dragon_core.errors import DragonError, RetryableError
-from dragon_runtime.embedders import open_embedder
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import Embedder, Engine
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.metrics import PeerMetrics
-from dragon_runtime.milvus_store import MilvusStore
-from dragon_runtime.models import resolve_model
-from dragon_runtime.stores import open_store
+from dragon_runtime.models.resolving import resolve_model
+from dragon_runtime.store.choice import open_store
+from dragon_runtime.store.milvus import MilvusStore
 
 if TYPE_CHECKING:
-    from dragon_runtime.triton_client import TritonClient
+    from dragon_runtime.engines.triton.client import TritonClient
 
 logger = logging.getLogger(__name__)
 
@@ -73,7 +73,7 @@ class Opening:
         """
         if self._settings.triton.address is None:
             return await self._local_embedder()
-        from dragon_runtime.triton_embedder import TritonEmbedder
+        from dragon_runtime.embedding.triton import TritonEmbedder
 
         client = self._triton_client()
         return await self._wait_for("models", f"Triton at {client.address}", lambda: TritonEmbedder.connect(client))
@@ -101,15 +101,15 @@ class Opening:
         return embedder
 
     def _triton_client(self) -> "TritonClient":
-        from dragon_runtime.triton_client import TritonClient
+        from dragon_runtime.engines.triton.client import TritonClient
 
         client = TritonClient(self._settings.triton)
         self._stack.push_async_callback(client.close)
         return client
 
     async def _on_triton(self) -> tuple[Engine, Embedder] | None:
-        from dragon_runtime.triton_embedder import TritonEmbedder
-        from dragon_runtime.triton_engine import TritonEngine
+        from dragon_runtime.embedding.triton import TritonEmbedder
+        from dragon_runtime.engines.triton.engine import TritonEngine
 
         client = self._triton_client()
 

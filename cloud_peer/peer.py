@@ -9,13 +9,13 @@ from cloud_peer.opening import Opening
 from cloud_peer.settings import CloudSettings
 from cloud_peer.worker import CloudWorker
 from dragon_core.topics import Topics
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.health_server import Readiness, serving
-from dragon_runtime.ingestion import Ingestion, add_folder
-from dragon_runtime.metrics import PeerMetrics
-from dragon_runtime.mqtt_channel import CloudChannels
-from dragon_runtime.mqtt_connection import MqttConnection
-from dragon_runtime.preparation import Preparation
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.channel.mqtt import CloudChannels
+from dragon_runtime.documents.ingestion import Ingestion, add_folder
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.process.health_server import Readiness, serving
 
 logger = logging.getLogger(__name__)
 

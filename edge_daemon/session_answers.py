@@ -13,12 +13,19 @@ from dragon_core.session.events import Cancelled, Closed, Emit, Fault, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import Peer
-from dragon_runtime.answer_schema import BothSides, BytesSent, DocumentShare, DragonSummary, DroppedMass, WastedSteps
-from dragon_runtime.driver import SessionDriver
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.metrics import AnswerCost, PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.answering.summary import (
+    BothSides,
+    BytesSent,
+    DocumentShare,
+    DragonSummary,
+    DroppedMass,
+    WastedSteps,
+)
+from dragon_runtime.channel.memory import MemoryChannel
 from dragon_runtime.interfaces import Channel
-from dragon_runtime.memory_channel import MemoryChannel
-from dragon_runtime.metrics import AnswerCost, PeerMetrics
-from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import ProtocolSettings
 from edge_daemon.answers import (
     AnswerMode,

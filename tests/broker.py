@@ -7,7 +7,7 @@ from typing import Self
 
 from dragon_core.topics import Topics
 from dragon_runtime.certificates import ServerTls
-from dragon_runtime.mosquitto import find_mosquitto, free_port, write_configuration
+from dragon_runtime.servers.mosquitto import find_mosquitto, free_port, write_configuration
 from dragon_runtime.settings.groups import BrokerSettings
 
 

@@ -10,7 +10,7 @@ from typing import Any, Self
 import httpx
 import yaml
 
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from tests.waiting import wait_until
 
 START_SECONDS = 120

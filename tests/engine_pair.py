@@ -13,10 +13,10 @@ from dragon_core.session.events import Closed, Emit, MoveAsked
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import CouplingKind, Peer, WeightingRule
-from dragon_runtime.driver import SessionDriver
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.memory import memory_channel_pair
 from dragon_runtime.interfaces import Embedder, Engine, Passage
-from dragon_runtime.memory_channel import memory_channel_pair
-from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import ProtocolSettings
 from dragon_runtime.settings.groups import WeightingSettings
 from tests.engine_sessions import driven

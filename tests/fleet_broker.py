@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from dragon_core.topics import Topics
+from dragon_operator.objects.broker_files import SECURITY_FILE, cluster_configuration, initial_security
 from dragon_runtime.certificates import CertificateAuthority, CertificateFolder, Identity
-from dragon_runtime.mosquitto import free_port
-from dragon_runtime.mosquitto_cluster import SECURITY_FILE, cluster_configuration, initial_security
+from dragon_runtime.servers.mosquitto import free_port
 from dragon_runtime.settings.groups import BrokerSettings
 from tests.broker import start_mosquitto
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Self
 
 from dragon_core.topics import Topics
-from dragon_runtime.cloud_probe import CloudProbe
-from dragon_runtime.memory_channel import MemoryChannel
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.channel.memory import MemoryChannel
+from dragon_runtime.channel.probe import CloudProbe
 from dragon_runtime.settings import load_settings
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 from edge_daemon.fleet.joining import Joining

@@ -10,9 +10,9 @@ from pathlib import Path
 import tritonclient.grpc as triton
 
 from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
+from dragon_runtime.servers.triton_server import launch_command, shared_memory, write_repository
 from dragon_runtime.settings import TritonSettings
-from dragon_runtime.triton_server import launch_command, shared_memory, write_repository
 from tests.local_stack import sample
 from tests.waiting import wait_until
 
@@ -20,8 +20,8 @@ READY_SECONDS = 90.0
 CLIENT = """
 import asyncio, sys
 from dragon_runtime.settings import TritonSettings
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import TritonEngine
+from dragon_runtime.engines.triton.client import TritonClient
+from dragon_runtime.engines.triton.engine import TritonEngine
 from tests.engine_sessions import DrivenSession, request_of, tokens_of
 
 async def main(address, num_sessions, num_tokens):

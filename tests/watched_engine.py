@@ -12,11 +12,11 @@ import pytest
 from numpy.typing import NDArray
 
 from dragon_core.types import Step
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
+from dragon_runtime.engines.llama.model import LlamaModel
+from dragon_runtime.engines.llama.session import LlamaSession
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.llama_model import LlamaModel
-from dragon_runtime.llama_sequences import LlamaSequences, Piece
-from dragon_runtime.llama_session import LlamaSession
 from tests.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
 from tests.tiny_model import write_tiny_model
 

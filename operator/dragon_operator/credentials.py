@@ -19,10 +19,10 @@ from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.names import Component
 from dragon_operator.objects.broker import server_hosts
+from dragon_operator.objects.broker_files import CLOUD_PEER, OPERATOR
 from dragon_operator.objects.metadata import metadata
 from dragon_operator.observed import Observed
 from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate, server_problem
-from dragon_runtime.mosquitto_cluster import CLOUD_PEER, OPERATOR
 
 AUTHORITY_LIFE = dt.timedelta(days=3650)
 CERTIFICATE_LIFE = dt.timedelta(days=825)

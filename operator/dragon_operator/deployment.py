@@ -8,9 +8,9 @@ from typing import Any
 
 from dragon_operator import names
 from dragon_operator.names import Component
+from dragon_operator.objects.broker_files import BROKER_PORT, ENROLMENT_PORT
 from dragon_operator.settings import ImageSettings
 from dragon_operator.spec import DeploymentSpec, parse_deployment
-from dragon_runtime.mosquitto_cluster import BROKER_PORT, ENROLMENT_PORT
 
 Object = dict[str, Any]
 """A Kubernetes object."""

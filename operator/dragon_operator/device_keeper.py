@@ -43,8 +43,8 @@ from dragon_operator.names import Key
 from dragon_operator.settings import OperatorSettings
 from dragon_operator.status import is_same
 from dragon_runtime.certificates import IssuedCertificate, write_secret
+from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.settings import BrokerSettings
-from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 

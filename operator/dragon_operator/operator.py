@@ -20,7 +20,7 @@ from dragon_operator.names import Key
 from dragon_operator.reconcile import Reconciler
 from dragon_operator.settings import OperatorSettings
 from dragon_operator.work import WorkQueue
-from dragon_runtime.health_server import serving
+from dragon_runtime.process.health_server import serving
 
 logger = logging.getLogger(__name__)
 

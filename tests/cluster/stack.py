@@ -12,7 +12,7 @@ from typing import Any
 
 import yaml
 
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from tests.kubernetes_cluster.node_layout import DEVICE_NAMESPACE, NODE
 from tests.kubernetes_cluster.tools import tools
 from tests.waiting import wait_until

@@ -9,7 +9,7 @@ from typing import Any, Self
 
 import yaml
 
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from tests.waiting import wait_until
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"

@@ -16,8 +16,8 @@ from dragon_core.fleet.messages import LinkReport, Presence, PresenceEvent, enco
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator import names
 from dragon_operator.fleet.security_plan import DEVICE_MARK, DEVICE_ROLE
-from dragon_runtime.mosquitto_cluster import SECURITY_FILE, both_ways
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_operator.objects.broker_files import SECURITY_FILE, both_ways
+from dragon_runtime.channel.connection import MqttConnection
 from edge_daemon.fleet.member import new_session
 from tests.control_plane.deployments import deploy_beside
 from tests.control_plane.running_operator import RunningOperator

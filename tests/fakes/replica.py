@@ -14,10 +14,10 @@ from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import CouplingKind
 from dragon_core.wire import Wire
-from dragon_runtime.driver import SessionDriver
-from dragon_runtime.memory_channel import MemoryChannel
-from dragon_runtime.metrics import PeerMetrics
-from dragon_runtime.preparation import Preparation
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.memory import MemoryChannel
 from tests.fakes.engine import WritingEngine, preparation_of
 
 

@@ -9,7 +9,7 @@ import httpx
 import pytest
 import yaml
 
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from tests.broker import Broker
 from tests.tiny_model import write_tiny_model
 from tests.waiting import wait_until

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from dragon_core.errors import StoreError
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.milvus_store import MilvusStore
-from dragon_runtime.minilm_embedder import MiniLmEmbedder
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.embedding.minilm import MiniLmEmbedder
+from dragon_runtime.store.milvus import MilvusStore
 from tests.daemon import Daemon
 from tests.integration.test_documents import documents
 

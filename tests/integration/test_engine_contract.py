@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from dragon_runtime.llama_engine import LlamaEngine
+from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.models import bundled_model
 from tests.engine_contract import EngineContract
 from tests.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES

@@ -28,7 +28,7 @@ from dragon_operator.fleet import (
     PresenceState,
 )
 from dragon_runtime.certificates import CertificateFolder, IssuedCertificate
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 from edge_daemon.fleet.joining import TokenRefusedError
 from edge_daemon.settings import EdgeSettings

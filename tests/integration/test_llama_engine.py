@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from dragon_core.errors import EngineError
 from dragon_core.types import WeightingRule
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.llama_model import LlamaModel
-from dragon_runtime.llama_sequences import DecodeAborted, LlamaSequences, Piece
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.llama.memory import DecodeAborted, LlamaSequences, Piece
+from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.models import bundled_model
 from tests.engine_sessions import (
     NUM_SEQUENCES,

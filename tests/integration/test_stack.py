@@ -15,8 +15,8 @@ import yaml
 from openai import OpenAI
 
 from dragon_cli.stack import Stack
-from dragon_runtime.answer_schema import DragonSummary
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.answering.summary import DragonSummary
+from dragon_runtime.servers.mosquitto import free_port
 from tests.local_stack import (
     Streamed,
     ask,

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from dragon_core.types import BranchId, Feed
-from dragon_runtime.embedders import open_embedder
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.triton_tensors import (
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.triton.tensors import (
     Operation,
     Tensors,
     command_numbers,

@@ -9,7 +9,7 @@ from typing import Any, Self
 import httpx
 from kubernetes import client
 
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from tests.kubernetes_cluster import command_lines
 from tests.kubernetes_cluster.command_lines import ADMIN, CONTROLLERS, Place
 from tests.kubernetes_cluster.credentials import ADMINISTRATORS, Credentials, User

@@ -13,12 +13,12 @@ import pytest
 from dragon_core.errors import DragonError, EngineError, OurError
 from dragon_core.types import WeightingRule
 from dragon_runtime.certificates import CertificateFolder
-from dragon_runtime.llama_engine import LlamaEngine
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.triton.client import TritonClient
+from dragon_runtime.engines.triton.engine import MODEL, TritonEngine, TritonSession
+from dragon_runtime.engines.triton.tensors import Operation, Tensors, open_tensors, request_tensor, text
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import MODEL, TritonEngine, TritonSession
-from dragon_runtime.triton_tensors import Operation, Tensors, open_tensors, request_tensor, text
 from tests.engine_contract import EngineContract
 from tests.engine_sessions import (
     CONTEXT_LENGTH,

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dragon_runtime.mosquitto import find_mosquitto, free_port
+from dragon_runtime.servers.mosquitto import find_mosquitto, free_port
 from tests.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]

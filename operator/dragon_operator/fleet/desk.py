@@ -10,8 +10,8 @@ from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, 
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator.fleet.enrolment import Enrolment
 from dragon_operator.fleet.values import DesiredDevice
-from dragon_runtime.mqtt_connection import MqttConnection
-from dragon_runtime.tasks import end_tasks
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.process.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 

@@ -19,9 +19,9 @@ from dragon_operator.fleet.inbox import Inbox
 from dragon_operator.fleet.presence import PresenceState, PresenceTable
 from dragon_operator.fleet.security_plan import close_join, plan_security, retained_topics
 from dragon_operator.fleet.values import DesiredDevice, DeviceReport, FleetSummary, SyncResult
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.settings.groups import BrokerSettings
-from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 

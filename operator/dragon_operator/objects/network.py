@@ -3,8 +3,8 @@
 from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object
 from dragon_operator.names import Component
+from dragon_operator.objects.broker_files import BROKER_PORT, ENROLMENT_PORT
 from dragon_operator.objects.metadata import metadata
-from dragon_runtime.mosquitto_cluster import BROKER_PORT, ENROLMENT_PORT
 
 WORKERS = (Component.CLOUD_PEER, Component.DOCUMENTS)
 

@@ -13,9 +13,9 @@ from dragon_core.link import LinkEstimate
 from dragon_core.messages import Accepted, AnyMessage, ChatMessage, Finish, FinishReason, Open, Ready, Target
 from dragon_core.types import Sampling, WeightingRule
 from dragon_core.wire import Wire
-from dragon_runtime.answer_schema import DragonSummary
-from dragon_runtime.memory_channel import MemoryChannel, memory_channel_pair
-from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.answering.summary import DragonSummary
+from dragon_runtime.channel.memory import MemoryChannel, memory_channel_pair
 from dragon_runtime.settings import PeerSettings
 from dragon_runtime.settings.groups import WeightingSettings
 from edge_daemon.answers import AnswerMode, AnswerRequest, AnswerSummary, AnswerToken, ConversationError

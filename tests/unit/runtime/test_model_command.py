@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from dragon_core.errors import ModelError, OurError
-from dragon_runtime.fetching import FetchError, Request
-from dragon_runtime.model_command import HUB, address_of, reason_of
-from dragon_runtime.models import require_digest
-from dragon_runtime.object_store import signed_address
-from dragon_runtime.termination import MAX_BYTES, leave_word
+from dragon_runtime.models.__main__ import HUB, address_of, reason_of
+from dragon_runtime.models.fetching import FetchError, Request
+from dragon_runtime.models.object_store import signed_address
+from dragon_runtime.models.resolving import require_digest
+from dragon_runtime.models.termination import MAX_BYTES, leave_word
 
 
 @pytest.mark.parametrize(
