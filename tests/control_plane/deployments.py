@@ -10,11 +10,11 @@ import yaml
 from kubernetes.client import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
 
-from dragon_operator import names
 from dragon_operator.kube import Kube
+from dragon_operator.look.reconcile import Reconciler
 from dragon_operator.metrics import OperatorMetrics
-from dragon_operator.reconcile import Reconciler
 from dragon_operator.settings import OperatorSettings
+from dragon_operator.wanted import names
 from tests.control_plane.running_operator import CRDS
 from tests.fakes.fleet_view import NoFleet
 from tests.fleet_broker import FleetBroker

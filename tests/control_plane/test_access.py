@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from dragon_operator import names, rbac
+from dragon_operator.look import rbac
+from dragon_operator.wanted import names
 from tests.control_plane.deployments import condition, resource
 from tests.control_plane.running_operator import RunningOperator
 from tests.kubernetes_cluster.control_plane import ControlPlane

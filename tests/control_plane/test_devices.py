@@ -12,7 +12,7 @@ from cryptography import x509
 from dragon_core.errors import OurError
 from dragon_core.topics import Topics
 from dragon_core.types import WeightingRule
-from dragon_operator import names
+from dragon_operator.wanted import names
 from dragon_runtime.settings import PlacementChoice
 from tests.control_plane.deployments import apply_once_let_in, deploy_beside, older_definition_of
 from tests.control_plane.running_operator import CRDS, RunningOperator

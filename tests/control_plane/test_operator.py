@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dragon_core.fleet.join_token import JoinToken
-from dragon_operator import names
+from dragon_operator.wanted import names
 from dragon_runtime.certificates import CertificateAuthority
 from tests.control_plane.deployments import condition, has, play_kubelet, resource, wait_for
 from tests.control_plane.running_operator import RunningOperator

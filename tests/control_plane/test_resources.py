@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiException
 
-from dragon_operator import names
+from dragon_operator.wanted import names
 from tests.control_plane.deployments import resource
 from tests.kubernetes_cluster.control_plane import ControlPlane
 

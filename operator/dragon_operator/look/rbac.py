@@ -1,6 +1,6 @@
 """What the operator may do: the one list that the chart's roles are made of. A test acts as its account."""
 
-from dragon_operator import names
+from dragon_operator.wanted import names
 
 READ = ["get", "list", "watch"]
 MANAGE = [*READ, "create", "patch", "delete"]

@@ -15,13 +15,13 @@ from cryptography.exceptions import InvalidSignature
 
 from dragon_core.errors import SettingsError
 from dragon_core.fleet.messages import MAX_PEM_CHARACTERS
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object
-from dragon_operator.names import Component
+from dragon_operator.look.observed import Observed
 from dragon_operator.objects.broker import server_hosts
 from dragon_operator.objects.broker_files import CLOUD_PEER, OPERATOR
 from dragon_operator.objects.metadata import metadata
-from dragon_operator.observed import Observed
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.names import Component
 from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate, server_problem
 
 AUTHORITY_LIFE = dt.timedelta(days=3650)

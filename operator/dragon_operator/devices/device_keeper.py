@@ -17,11 +17,8 @@ import msgspec
 from dragon_core.errors import DragonError, SettingsError
 from dragon_core.fleet.join_token import JoinToken
 from dragon_core.topics import Topics
-from dragon_operator import names
-from dragon_operator.conditions import Condition, Reason, State
-from dragon_operator.credentials import OPERATOR_IDENTITY, Credentials, decoded
-from dragon_operator.deployment import Deployment, Object, digest
-from dragon_operator.device import (
+from dragon_operator.credentials.credentials import OPERATOR_IDENTITY, Credentials, decoded
+from dragon_operator.devices.device import (
     Device,
     configuration,
     enrolment_status,
@@ -38,10 +35,13 @@ from dragon_operator.device import (
 )
 from dragon_operator.fleet import DesiredDevice, DeviceReport, Fleet, Issued
 from dragon_operator.kube import Kube
+from dragon_operator.look.conditions import Condition, Reason, State
+from dragon_operator.look.status import is_same
 from dragon_operator.metrics import OperatorMetrics
-from dragon_operator.names import Key
 from dragon_operator.settings import OperatorSettings
-from dragon_operator.status import is_same
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object, digest
+from dragon_operator.wanted.names import Key
 from dragon_runtime.certificates import IssuedCertificate, write_secret
 from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.settings import BrokerSettings

@@ -3,11 +3,11 @@
 import datetime as dt
 from typing import Any
 
-from dragon_operator import names
-from dragon_operator.conditions import State, to_status
-from dragon_operator.deployment import Deployment
-from dragon_operator.names import Component
-from dragon_operator.observed import Observed
+from dragon_operator.look.conditions import State, to_status
+from dragon_operator.look.observed import Observed
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment
+from dragon_operator.wanted.names import Component
 
 
 def make_status(

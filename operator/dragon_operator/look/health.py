@@ -2,13 +2,13 @@
 
 from collections.abc import Iterator
 
-from dragon_operator import names
-from dragon_operator.conditions import PARTS, Condition, Reason, State
-from dragon_operator.deployment import Deployment, Object
-from dragon_operator.names import Component
+from dragon_operator.look.conditions import PARTS, Condition, Reason, State
+from dragon_operator.look.observed import Observed
 from dragon_operator.objects.cloud_peer import documents_job_name
 from dragon_operator.objects.triton import FETCH, model_checksum
-from dragon_operator.observed import Observed
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.names import Component
 
 IMAGE_REASONS = frozenset({"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
 MAX_MESSAGE = 500

@@ -2,16 +2,16 @@
 
 from dataclasses import dataclass
 
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object, digest
-from dragon_operator.names import Component
+from dragon_operator.look.observed import Observed
 from dragon_operator.objects.broker import broker_objects
 from dragon_operator.objects.cloud_peer import cloud_peer_objects
 from dragon_operator.objects.metadata import service_account
 from dragon_operator.objects.milvus import milvus_objects
 from dragon_operator.objects.network import network_policies
 from dragon_operator.objects.triton import triton_objects
-from dragon_operator.observed import Observed
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object, digest
+from dragon_operator.wanted.names import Component
 
 KEPT_KINDS = frozenset({"PersistentVolumeClaim", "Secret"})
 """Never deleted by a plan: data and credentials go with the deployment, or by a person's hand."""

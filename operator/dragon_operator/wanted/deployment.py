@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dragon_operator import names
-from dragon_operator.names import Component
 from dragon_operator.objects.broker_files import BROKER_PORT, ENROLMENT_PORT
 from dragon_operator.settings import ImageSettings
-from dragon_operator.spec import DeploymentSpec, parse_deployment
+from dragon_operator.wanted import names
+from dragon_operator.wanted.names import Component
+from dragon_operator.wanted.spec import DeploymentSpec, parse_deployment
 
 Object = dict[str, Any]
 """A Kubernetes object."""

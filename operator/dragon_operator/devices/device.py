@@ -17,12 +17,12 @@ from dragon_core.fleet.messages import (
     SamplingDefaults,
     configuration_version,
 )
-from dragon_operator import names
-from dragon_operator.conditions import condition, from_time, to_time
-from dragon_operator.deployment import Deployment, Object
 from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
+from dragon_operator.look.conditions import condition, from_time, to_time
 from dragon_operator.objects.cloud_peer import protocol_settings, setting_value
-from dragon_operator.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec, parse_device
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec, parse_device
 
 GENERATION = f"{names.GROUP}/join-token-generation"
 """On the Secret of a join token: the generation it was made for."""

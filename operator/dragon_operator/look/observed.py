@@ -3,10 +3,10 @@
 import asyncio
 from dataclasses import dataclass, field
 
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object
 from dragon_operator.kube import Kube
-from dragon_operator.names import Component
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.names import Component
 
 CHILD_KINDS = (
     "ConfigMap",

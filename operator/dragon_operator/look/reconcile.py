@@ -6,18 +6,18 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dragon_core.errors import SettingsError
-from dragon_operator import names
-from dragon_operator.conditions import Condition, Reason, State, to_status, to_time
-from dragon_operator.credentials import Credentials, SecretMissingError, plan_credentials
-from dragon_operator.deployment import Deployment, Object
-from dragon_operator.health import part_states, summary_states
+from dragon_operator.credentials.credentials import Credentials, SecretMissingError, plan_credentials
 from dragon_operator.kube import Kube, RejectedError
+from dragon_operator.look.conditions import Condition, Reason, State, to_status, to_time
+from dragon_operator.look.health import part_states, summary_states
+from dragon_operator.look.observed import Observed, observe
+from dragon_operator.look.plan import Apply, plan, workload_component
+from dragon_operator.look.status import is_same, make_status
 from dragon_operator.metrics import OperatorMetrics
-from dragon_operator.names import Component
-from dragon_operator.observed import Observed, observe
-from dragon_operator.plan import Apply, plan, workload_component
 from dragon_operator.settings import OperatorSettings
-from dragon_operator.status import is_same, make_status
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.names import Component
 
 logger = logging.getLogger(__name__)
 
