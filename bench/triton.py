@@ -26,9 +26,9 @@ from dragon_runtime.engines.triton.client import TritonClient
 from dragon_runtime.engines.triton.engine import TritonEngine
 from dragon_runtime.interfaces import Engine, EngineRequest, EngineSession
 from dragon_runtime.models import bundled_model
-from tests.engine_sessions import request_of
-from tests.tiny_model import write_tiny_model
-from tests.triton_process import TritonProcess
+from tests.contracts.engine_sessions import request_of
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.triton_process import TritonProcess
 
 SIZES = (1, 8, 32)
 PROMPT_TOKENS, LONG_PROMPT_TOKENS = 48, 4000

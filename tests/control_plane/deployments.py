@@ -17,8 +17,8 @@ from dragon_operator.settings import OperatorSettings
 from dragon_operator.wanted import names
 from tests.control_plane.running_operator import CRDS
 from tests.fakes.fleet_view import NoFleet
-from tests.fleet_broker import FleetBroker
 from tests.kubernetes_cluster.objects import Objects
+from tests.servers.fleet_broker import FleetBroker
 from tests.waiting import wait_until
 
 DIGEST = "0" * 64

@@ -16,10 +16,10 @@ from dragon_operator.wanted import names
 from dragon_runtime.settings import PlacementChoice
 from tests.control_plane.deployments import apply_once_let_in, deploy_beside, older_definition_of
 from tests.control_plane.running_operator import CRDS, RunningOperator
-from tests.fleet_broker import FleetBroker
-from tests.fleet_device import FleetDevice, enrol
 from tests.kubernetes_cluster.control_plane import ControlPlane
 from tests.kubernetes_cluster.objects import Objects
+from tests.servers.fleet_broker import FleetBroker
+from tests.servers.fleet_device import FleetDevice, enrol
 
 DEADLINE = 60
 

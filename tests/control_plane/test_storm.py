@@ -21,9 +21,9 @@ from dragon_runtime.channel.connection import MqttConnection
 from edge_daemon.fleet.member import new_session
 from tests.control_plane.deployments import deploy_beside
 from tests.control_plane.running_operator import RunningOperator
-from tests.fleet_broker import FleetBroker
 from tests.kubernetes_cluster.control_plane import ControlPlane
 from tests.kubernetes_cluster.objects import Objects
+from tests.servers.fleet_broker import FleetBroker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(900)

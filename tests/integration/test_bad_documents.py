@@ -10,7 +10,7 @@ import httpx
 import pytest
 from pypdf import PdfReader, PdfWriter
 
-from tests.daemon import Daemon
+from tests.servers.daemon import Daemon
 from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]

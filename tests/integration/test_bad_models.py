@@ -18,8 +18,8 @@ from dragon_runtime.interfaces import Passage
 from dragon_runtime.models import bundled_model
 from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings
-from tests.engine_pair import Asked, EnginePair, Way
-from tests.tiny_model import bundled_tokeniser, write_tiny_model
+from tests.contracts.engine_pair import Asked, EnginePair, Way
+from tests.fakes.tiny_model import bundled_tokeniser, write_tiny_model
 
 pytestmark = pytest.mark.integration
 

@@ -10,8 +10,8 @@ import pytest
 import yaml
 
 from dragon_runtime.servers.mosquitto import free_port
-from tests.broker import Broker
-from tests.tiny_model import write_tiny_model
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.broker import Broker
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration

@@ -12,8 +12,8 @@ from dragon_core.errors import StoreError
 from dragon_runtime.documents.registry import DocumentRegistry
 from dragon_runtime.embedding.minilm import MiniLmEmbedder
 from dragon_runtime.store.milvus import MilvusStore
-from tests.daemon import Daemon
 from tests.integration.test_documents import documents
+from tests.servers.daemon import Daemon
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

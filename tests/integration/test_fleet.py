@@ -32,8 +32,8 @@ from dragon_runtime.channel.connection import MqttConnection
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 from edge_daemon.fleet.joining import TokenRefusedError
 from edge_daemon.settings import EdgeSettings
-from tests.fleet_broker import FleetBroker, find_plugin
-from tests.fleet_device import FleetDevice, enrol
+from tests.servers.fleet_broker import FleetBroker, find_plugin
+from tests.servers.fleet_device import FleetDevice, enrol
 
 pytestmark = [
     pytest.mark.integration,

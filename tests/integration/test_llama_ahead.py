@@ -13,8 +13,8 @@ from dragon_runtime.engines.llama.batches import Answer
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.llama.session import LlamaSession
 from dragon_runtime.interfaces import EngineRequest
-from tests.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
-from tests.watched_engine import WatchedSequences, num_dropped, watched_engine
+from tests.contracts.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
+from tests.contracts.watched_engine import WatchedSequences, num_dropped, watched_engine
 
 pytestmark = pytest.mark.integration
 

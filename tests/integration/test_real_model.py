@@ -14,7 +14,7 @@ from dragon_runtime.embedding.choice import BUNDLED, open_embedder
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import Embedder, Passage
 from dragon_runtime.models import bundled_model
-from tests.engine_pair import Asked, EnginePair, Way
+from tests.contracts.engine_pair import Asked, EnginePair, Way
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

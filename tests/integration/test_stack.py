@@ -17,7 +17,7 @@ from openai import OpenAI
 from dragon_cli.stack import Stack
 from dragon_runtime.answering.summary import DragonSummary
 from dragon_runtime.servers.mosquitto import free_port
-from tests.local_stack import (
+from tests.servers.local_stack import (
     Streamed,
     ask,
     at_piece,

@@ -26,8 +26,8 @@ from dragon_runtime.engines.triton.tensors import (
     text,
     texts,
 )
-from tests.engine_sessions import assert_same, fresh_steps, request_of
-from tests.tiny_model import write_tiny_model
+from tests.contracts.engine_sessions import assert_same, fresh_steps, request_of
+from tests.fakes.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.integration
 

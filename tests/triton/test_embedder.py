@@ -12,8 +12,8 @@ from dragon_core.errors import EngineError
 from dragon_runtime.embedding.choice import open_embedder
 from dragon_runtime.embedding.triton import TritonEmbedder
 from dragon_runtime.engines.triton.client import TritonClient
-from tests.tiny_model import write_tiny_model
-from tests.triton_process import TritonProcess, triton_server
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.triton_process import TritonProcess, triton_server
 
 pytestmark = pytest.mark.integration
 

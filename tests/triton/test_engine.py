@@ -19,8 +19,8 @@ from dragon_runtime.engines.triton.engine import MODEL, TritonEngine, TritonSess
 from dragon_runtime.engines.triton.tensors import Operation, Tensors, open_tensors, request_tensor, text
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
-from tests.engine_contract import EngineContract
-from tests.engine_sessions import (
+from tests.contracts.engine import EngineContract
+from tests.contracts.engine_sessions import (
     CONTEXT_LENGTH,
     NUM_SEQUENCES,
     DrivenSession,
@@ -30,8 +30,8 @@ from tests.engine_sessions import (
     request_of,
     tokens_of,
 )
-from tests.tiny_model import write_tiny_model
-from tests.triton_process import TritonProcess, triton_server
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.triton_process import TritonProcess, triton_server
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration

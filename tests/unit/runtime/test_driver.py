@@ -26,7 +26,7 @@ from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Prepared
 from dragon_runtime.channel.memory import memory_channel_pair
 from dragon_runtime.interfaces import FailureListener, StepListener
-from tests.engine_pair import EnginePair
+from tests.contracts.engine_pair import EnginePair
 from tests.fakes.toy_pair import ASKED, ToyPair
 from tests.fakes.virtual_loop import run_in_virtual_time
 

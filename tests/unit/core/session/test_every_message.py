@@ -38,9 +38,9 @@ from dragon_core.session.events import (
 )
 from dragon_core.session.lifecycle import LEGAL, State
 from dragon_core.types import Peer
-from tests.oracle import Question
-from tests.peer_pair import PairEnd, PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PairEnd, PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.samples import messages
 
 QUESTION = Question(max_tokens=5, end_penalty=60.0)

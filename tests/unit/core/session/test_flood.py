@@ -6,9 +6,9 @@ from dragon_core.messages import AnyMessage, Draft, Failure, Handover, Probe, Re
 from dragon_core.session.end import FRAMES_SLACK
 from dragon_core.session.lifecycle import State
 from dragon_core.types import Peer
-from tests.oracle import Question
-from tests.peer_pair import PairEnd, PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PairEnd, PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.samples import BODY
 from tests.unit.core.session.test_every_message import is_closed, push, sent
 

@@ -4,9 +4,9 @@ from dragon_core.messages import FinishReason
 from dragon_core.session.events import Closed, Fault, TimePassed
 from dragon_core.session.session import Session
 from dragon_core.session.timers import Timer, Timers
-from tests.oracle import Question
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 
 
 def test_an_answer_past_its_deadline_asks_no_replica_any_more() -> None:

@@ -19,7 +19,7 @@ from dragon_runtime.channel.memory import memory_channel_pair
 from dragon_runtime.interfaces import Embedder, Engine, Passage
 from dragon_runtime.settings import ProtocolSettings
 from dragon_runtime.settings.groups import WeightingSettings
-from tests.engine_sessions import driven
+from tests.contracts.engine_sessions import driven
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,15 @@ from dataclasses import dataclass, field, replace
 
 from dragon_core.types import BranchId, Drop, Fork, Rollback, Step, WeightingRule
 from dragon_runtime.interfaces import Engine, EngineRequest
-from tests.engine_sessions import MAIN, NUM_SEQUENCES, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
+from tests.contracts.engine_sessions import (
+    MAIN,
+    NUM_SEQUENCES,
+    DrivenSession,
+    assert_same,
+    fresh_steps,
+    request_of,
+    tokens_of,
+)
 
 Path = tuple[int, ...]
 MAX_TOKENS = 48

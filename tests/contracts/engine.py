@@ -13,9 +13,9 @@ from dragon_core.distribution import quantise_weight
 from dragon_core.types import BranchId, Cut, Drop, FloatArray, Fork, Rollback, Step, WeightingRule
 from dragon_core.weighting import constant_weight, log_sum_exp
 from dragon_runtime.interfaces import Engine, EngineRequest
-from tests.engine_interleavings import Interleaving
-from tests.engine_limits_contract import ClosableEngine, EngineLimitsContract
-from tests.engine_sessions import MAIN, assert_same, driven, fresh_steps, request_of, tokens_of
+from tests.contracts.engine_interleavings import Interleaving
+from tests.contracts.engine_limits import ClosableEngine, EngineLimitsContract
+from tests.contracts.engine_sessions import MAIN, assert_same, driven, fresh_steps, request_of, tokens_of
 
 SIDE = BranchId(1)
 

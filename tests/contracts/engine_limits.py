@@ -11,7 +11,7 @@ import pytest
 from dragon_core.errors import CapacityError, EngineError, OurError, PromptTooLongError, RetryableError
 from dragon_core.types import BranchId, Command, Context, Drop, Feed, Fork, Rollback
 from dragon_runtime.interfaces import Engine
-from tests.engine_sessions import (
+from tests.contracts.engine_sessions import (
     CONTEXT_LENGTH,
     MAIN,
     NUM_SEQUENCES,

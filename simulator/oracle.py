@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from dragon_core.couplings.making import make_coupling
 from dragon_core.messages import Fingerprint
 from dragon_core.types import Context, CouplingKind, Cut, Peer, Sampling, Settled, Weighting, WeightingRule
-from tests.fakes.toy_engine import END_PENALTY, TOY_VOCABULARY, ToySequences
+from simulator.toy_engine import END_PENALTY, TOY_VOCABULARY, ToySequences
 
 CUT = Cut(max_published_tokens=16)
 

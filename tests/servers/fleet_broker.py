@@ -11,7 +11,7 @@ from dragon_operator.objects.broker_files import SECURITY_FILE, cluster_configur
 from dragon_runtime.certificates import CertificateAuthority, CertificateFolder, Identity
 from dragon_runtime.servers.mosquitto import free_port
 from dragon_runtime.settings.groups import BrokerSettings
-from tests.broker import start_mosquitto
+from tests.servers.broker import start_mosquitto
 
 
 def find_plugin() -> str | None:

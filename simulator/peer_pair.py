@@ -40,10 +40,10 @@ from dragon_core.session.settings import SessionSettings
 from dragon_core.types import Command, Feed, Peer
 from dragon_core.weighting import constant_weight
 from dragon_core.wire import Wire
-from tests.fakes.toy_engine import TOY_VOCABULARY, ToySequences
-from tests.oracle import CUT, Question
-from tests.schedule import Schedule
-from tests.virtual_time import VirtualTime
+from simulator.oracle import CUT, Question
+from simulator.schedule import Schedule
+from simulator.toy_engine import TOY_VOCABULARY, ToySequences
+from simulator.virtual_time import VirtualTime
 
 
 @dataclass(eq=False)

@@ -17,8 +17,8 @@ from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
 from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.engines.llama.session import LlamaSession
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
-from tests.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
-from tests.tiny_model import write_tiny_model
+from tests.contracts.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
+from tests.fakes.tiny_model import write_tiny_model
 
 Decode = Callable[[Sequence[Piece]], list[NDArray[np.float32]]]
 

@@ -13,7 +13,7 @@ from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
 from dragon_runtime.servers.mosquitto import free_port
 from dragon_runtime.servers.triton_server import launch_command, shared_memory, write_repository
 from dragon_runtime.settings import TritonSettings
-from tests.local_stack import sample
+from tests.servers.local_stack import sample
 from tests.waiting import wait_until
 
 READY_SECONDS = 90.0
@@ -22,7 +22,7 @@ import asyncio, sys
 from dragon_runtime.settings import TritonSettings
 from dragon_runtime.engines.triton.client import TritonClient
 from dragon_runtime.engines.triton.engine import TritonEngine
-from tests.engine_sessions import DrivenSession, request_of, tokens_of
+from tests.contracts.engine_sessions import DrivenSession, request_of, tokens_of
 
 async def main(address, num_sessions, num_tokens):
     engine = await TritonEngine.connect(TritonClient(TritonSettings(address=address)))
