@@ -10,8 +10,8 @@ from dragon_operator.kube import Kube
 from dragon_operator.look.observed import CHILD_KINDS
 from dragon_operator.wanted import names
 from dragon_operator.wanted.deployment import Object
+from local_cluster.control_plane import ControlPlane
 from tests.control_plane.deployments import WRITES_PER_SECOND, reconciler, resource
-from tests.kubernetes_cluster.control_plane import ControlPlane
 
 FULL: dict[str, Any] = {
     "triton": {"cache": {"size": "1Gi"}},

@@ -6,8 +6,8 @@ import pytest
 from kubernetes.client import ApiException
 
 from dragon_operator.wanted import names
+from local_cluster.control_plane import ControlPlane
 from tests.control_plane.deployments import resource
-from tests.kubernetes_cluster.control_plane import ControlPlane
 
 MILVUS = {"uri": "http://milvus:19530"}
 BROKER = {"host": "mqtt.example", "secretRef": {"name": "ca"}}

@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pypdf import PdfReader, PdfWriter
 
+from local_cluster.waiting import wait_until
 from tests.servers.daemon import Daemon
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -10,9 +10,9 @@ import pytest
 import yaml
 
 from dragon_runtime.servers.mosquitto import free_port
+from local_cluster.waiting import wait_until
 from tests.fakes.tiny_model import write_tiny_model
 from tests.servers.broker import Broker
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

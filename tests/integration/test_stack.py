@@ -17,6 +17,7 @@ from openai import OpenAI
 from dragon_cli.stack import Stack
 from dragon_runtime.answering.summary import DragonSummary
 from dragon_runtime.servers.mosquitto import free_port
+from local_cluster.waiting import wait_until
 from tests.servers.local_stack import (
     Streamed,
     ask,
@@ -28,7 +29,6 @@ from tests.servers.local_stack import (
     stream,
     wait_until_mixing,
 )
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -11,7 +11,7 @@ import httpx
 import yaml
 
 from dragon_runtime.servers.mosquitto import free_port
-from tests.waiting import wait_until
+from local_cluster.waiting import wait_until
 
 START_SECONDS = 120
 

@@ -13,7 +13,7 @@ from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 
 from dragon_cli.stack import Stack
-from tests.waiting import wait_until
+from local_cluster.waiting import wait_until
 
 
 def dragonctl(*arguments: str, folder: Path, before: tuple[str, ...] = ()) -> "subprocess.CompletedProcess[str]":

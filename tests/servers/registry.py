@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from dragon_runtime.servers.mosquitto import free_port
-from tests.waiting import wait_until
+from local_cluster.waiting import wait_until
 
 USER, PASSWORD = "reader", "one-of-the-tests"
 HASH = "$2b$05$BTDcV48mSw4Bci0Lq0IJl.hP3Ww7COWqsAV26mVoiV5bIHVBKMn6O"

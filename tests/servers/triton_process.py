@@ -13,8 +13,8 @@ from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
 from dragon_runtime.servers.mosquitto import free_port
 from dragon_runtime.servers.triton_server import launch_command, shared_memory, write_repository
 from dragon_runtime.settings import TritonSettings
+from local_cluster.waiting import wait_until
 from tests.servers.local_stack import sample
-from tests.waiting import wait_until
 
 READY_SECONDS = 90.0
 CLIENT = """

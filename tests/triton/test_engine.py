@@ -19,6 +19,7 @@ from dragon_runtime.engines.triton.engine import MODEL, TritonEngine, TritonSess
 from dragon_runtime.engines.triton.tensors import Operation, Tensors, open_tensors, request_tensor, text
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
+from local_cluster.waiting import wait_until
 from tests.contracts.engine import EngineContract
 from tests.contracts.engine_sessions import (
     CONTEXT_LENGTH,
@@ -32,7 +33,6 @@ from tests.contracts.engine_sessions import (
 )
 from tests.fakes.tiny_model import write_tiny_model
 from tests.servers.triton_process import TritonProcess, triton_server
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.integration
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from dragon_runtime.servers.mosquitto import find_mosquitto, free_port
-from tests.waiting import wait_until
+from local_cluster.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "images"

@@ -26,7 +26,7 @@ LOOK_SECONDS = 1.0
 Opened = TypeVar("Opened")
 
 
-class Opening:
+class Parts:
     """Opens parts one after the other. What runs on a server of its own is waited for: it starts beside us."""
 
     def __init__(

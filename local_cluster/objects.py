@@ -8,7 +8,7 @@ import yaml
 from kubernetes import client, config, dynamic
 from kubernetes.dynamic.exceptions import NotFoundError
 
-from tests.waiting import wait_until
+from local_cluster.waiting import wait_until
 
 FIELD_MANAGER = "tests"
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import NewType
 from urllib.parse import unquote, urlsplit
 
-from cloud_peer.opening import Opening
+from cloud_peer.parts import Parts
 from cloud_peer.settings import CloudSettings
 from dragon_core.errors import DocumentError, DragonError, StoreError
 from dragon_runtime.documents.ingestion import Ingestion
@@ -69,9 +69,9 @@ async def load(
     """
     requests = {source: request_of(source) for source in sources}
     async with AsyncExitStack() as stack:
-        opening = Opening(settings, stack, stopped, timeout_seconds=timeout_seconds)
-        embedder = await opening.embedder()
-        store = None if embedder is None else await opening.store(embedder)
+        parts = Parts(settings, stack, stopped, timeout_seconds=timeout_seconds)
+        embedder = await parts.embedder()
+        store = None if embedder is None else await parts.store(embedder)
         if embedder is None or store is None:
             raise StoreError("stopped before the servers came up")
         folder = settings.data_folder

@@ -6,8 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.kubernetes_cluster import tools
-from tests.kubernetes_cluster.node_files import CNI_PROGRAMS
+from local_cluster import tools
+from local_cluster.node_files import CNI_PROGRAMS
 
 PROGRAMS = {
     "containerd": "containerd",

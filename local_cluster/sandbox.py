@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kubernetes_cluster import network
-from tests.kubernetes_cluster.node_layout import BOUND, CGROUP, NETWORK_NAMESPACE, NodeFiles
-from tests.waiting import wait_until
+from local_cluster import network
+from local_cluster.node_layout import BOUND, CGROUP, NETWORK_NAMESPACE, NodeFiles
+from local_cluster.waiting import wait_until
 
 CGROUPS = Path("/sys/fs/cgroup")
 STOP_SECONDS = 30.0
@@ -44,7 +44,8 @@ class Sandbox:
             )
 
         def is_ready() -> bool:
-            assert outside.poll() is None, (files.folder / "sandbox.log").read_text()
+            if outside.poll() is not None:
+                raise RuntimeError((files.folder / "sandbox.log").read_text())
             return ready.exists()
 
         wait_until(is_ready, "the sandbox is ready", seconds=10)

@@ -1,6 +1,6 @@
 """Binds claims of pods to folders of this machine and removes what is released: a program of the cluster.
 
-python -m tests.kubernetes_cluster.storage KUBECONFIG FOLDER
+python -m local_cluster.storage KUBECONFIG FOLDER
 """
 
 import shutil
@@ -12,8 +12,8 @@ from typing import Any
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
-from tests.kubernetes_cluster.node_layout import STORAGE_CLASS
-from tests.kubernetes_cluster.objects import Objects
+from local_cluster.node_layout import STORAGE_CLASS
+from local_cluster.objects import Objects
 
 PROVISIONER = "dragon-rag.io/host-path"
 POLL_SECONDS = 0.5

@@ -3,7 +3,7 @@
 import subprocess
 from pathlib import Path
 
-SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "kubernetes_tools"
+SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "kubernetes_tools"
 
 
 def tools(*groups: str) -> Path:

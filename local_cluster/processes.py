@@ -22,7 +22,8 @@ class Part:
     def check(self) -> None:
         """Fail with the end of its log when it has ended."""
         code = self._process.poll()
-        assert code is None, f"{self.name} ended with {code}:\n{self.last_lines()}"
+        if code is not None:
+            raise RuntimeError(f"{self.name} ended with {code}:\n{self.last_lines()}")
 
     def last_lines(self, count: int = 20) -> str:
         """The end of its log."""

@@ -10,13 +10,13 @@ import httpx
 from kubernetes import client
 
 from dragon_runtime.servers.mosquitto import free_port
-from tests.kubernetes_cluster import command_lines
-from tests.kubernetes_cluster.command_lines import ADMIN, CONTROLLERS, Place
-from tests.kubernetes_cluster.credentials import ADMINISTRATORS, Credentials, User
-from tests.kubernetes_cluster.objects import Objects
-from tests.kubernetes_cluster.processes import Part
-from tests.kubernetes_cluster.tools import tools
-from tests.waiting import wait_until
+from local_cluster import command_lines
+from local_cluster.command_lines import ADMIN, CONTROLLERS, Place
+from local_cluster.credentials import ADMINISTRATORS, Credentials, User
+from local_cluster.objects import Objects
+from local_cluster.processes import Part
+from local_cluster.tools import tools
+from local_cluster.waiting import wait_until
 
 READY_SECONDS = 90.0
 TOKEN_SECONDS = 3600

@@ -7,8 +7,13 @@ WAIT_SECONDS = 90.0
 
 
 def wait_until(is_so: Callable[[], bool], what: str, *, seconds: float = WAIT_SECONDS) -> None:
-    """Return when it is so."""
+    """Return when it is so.
+
+    Raises:
+        TimeoutError: it was not so in `seconds`; names `what`.
+    """
     deadline = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < deadline, f"still not so: {what}"
+        if time.monotonic() >= deadline:
+            raise TimeoutError(f"still not so after {seconds:g} s: {what}")
         time.sleep(0.05)

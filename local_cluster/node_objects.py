@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from tests.kubernetes_cluster.node_files import DNS
-from tests.kubernetes_cluster.node_layout import DNS_ADDRESS, NODE_ADDRESS
-from tests.kubernetes_cluster.storage import storage_class
+from local_cluster.node_files import DNS
+from local_cluster.node_layout import DNS_ADDRESS, NODE_ADDRESS
+from local_cluster.storage import storage_class
 
 RBAC_GROUP = "rbac.authorization.k8s.io"
 KUBELET_CLIENT = "kubelet-client"

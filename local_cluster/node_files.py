@@ -8,9 +8,9 @@ from typing import Any
 import yaml
 
 from dragon_runtime.certificates import Identity
-from tests.kubernetes_cluster.command_lines import Place
-from tests.kubernetes_cluster.credentials import Credentials
-from tests.kubernetes_cluster.node_layout import (
+from local_cluster.command_lines import Place
+from local_cluster.credentials import Credentials
+from local_cluster.node_layout import (
     CGROUP,
     DNS_ADDRESS,
     DNS_DOMAIN,
@@ -160,5 +160,5 @@ def coredns(place: Place, credentials: Credentials) -> list[str]:
 
 def storage(files: NodeFiles) -> list[str]:
     """Our provisioner of volumes."""
-    module = "tests.kubernetes_cluster.storage"
+    module = "local_cluster.storage"
     return [sys.executable, "-m", module, str(files.kubeconfig), str(files.volumes)]

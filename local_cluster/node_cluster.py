@@ -9,11 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.kubernetes_cluster import command_lines, machine, network, node_files
-from tests.kubernetes_cluster.command_lines import ADMIN, CONTROLLERS, Place
-from tests.kubernetes_cluster.credentials import ADMINISTRATORS, Credentials, User
-from tests.kubernetes_cluster.image_archive import write_image
-from tests.kubernetes_cluster.node_layout import (
+from local_cluster import command_lines, machine, network, node_files
+from local_cluster.command_lines import ADMIN, CONTROLLERS, Place
+from local_cluster.credentials import ADMINISTRATORS, Credentials, User
+from local_cluster.image_archive import write_image
+from local_cluster.node_layout import (
     API_SERVICE_ADDRESS,
     BOUND,
     DEVICE_NAMESPACE,
@@ -26,12 +26,12 @@ from tests.kubernetes_cluster.node_layout import (
     SERVICE_RANGE,
     NodeFiles,
 )
-from tests.kubernetes_cluster.node_objects import first_objects
-from tests.kubernetes_cluster.sandbox import Sandbox, create_cgroup, remove_cgroup
-from tests.kubernetes_cluster.tools import tools
-from tests.waiting import wait_until
+from local_cluster.node_objects import first_objects
+from local_cluster.sandbox import Sandbox, create_cgroup, remove_cgroup
+from local_cluster.tools import tools
+from local_cluster.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 READY_SECONDS = 120.0
 USERS = (
     User(ADMIN, (ADMINISTRATORS,)),

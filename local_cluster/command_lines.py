@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.kubernetes_cluster.credentials import Credentials
+from local_cluster.credentials import Credentials
 
 ADMIN = "admin"
 CONTROLLERS = "system:kube-controller-manager"

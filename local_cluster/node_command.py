@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.kubernetes_cluster import machine, network
-from tests.kubernetes_cluster.node_cluster import NodeCluster
-from tests.kubernetes_cluster.node_layout import DEVICE_NAMESPACE, NETWORK_NAMESPACE, default_folder
+from local_cluster import machine, network
+from local_cluster.node_cluster import NodeCluster
+from local_cluster.node_layout import DEVICE_NAMESPACE, NETWORK_NAMESPACE, default_folder
 
 
 def main() -> int:
@@ -33,7 +33,7 @@ def main() -> int:
                 return _run(cluster, arguments.arguments)
             case "exec":
                 _replace_us(cluster, arguments)
-    except (RuntimeError, AssertionError, PermissionError) as error:
+    except (RuntimeError, TimeoutError, PermissionError) as error:
         sys.stderr.write(f"cluster: {error}\n")
         return 1
     return 0
