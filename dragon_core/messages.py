@@ -5,6 +5,7 @@ Field order is the wire order (docs/protocol.md). Durations travel as such; no w
 
 import enum
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
@@ -256,6 +257,17 @@ def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
     for ids in (vocabulary.special_ids, vocabulary.end_ids):
         digest.update(repr(sorted(ids)).encode())
     return digest.hexdigest()
+
+
+def require_known(vocabulary: Vocabulary, tokens: Iterable[int], *, field: str) -> None:
+    """Refuse token ids that the vocabulary does not have.
+
+    Raises:
+        PeerError: names the first one and `field`.
+    """
+    for token in tokens:
+        if token >= len(vocabulary):
+            raise PeerError(f"token {token} is beyond the vocabulary", field=field)
 
 
 def require_same(ours: Fingerprint, theirs: Fingerprint) -> None:
