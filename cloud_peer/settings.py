@@ -2,10 +2,12 @@
 
 import socket
 from pathlib import Path
+from typing import Annotated
 
 import platformdirs
 from pydantic import Field
 
+from dragon_core import limits
 from dragon_runtime.settings import (
     BrokerSettings,
     EmbeddingSettings,
@@ -29,8 +31,8 @@ class MetricsSettings(SettingsGroup):
 class CloudModelSettings(ModelSettings):
     """The language model of an end that serves many sessions."""
 
-    num_sequences: int = Field(
-        default=32, ge=1, le=256, description=str(ModelSettings.model_fields["num_sequences"].description)
+    num_sequences: Annotated[int, Field(**limits.NUM_SEQUENCES.keywords())] = Field(
+        default=32, description=str(ModelSettings.model_fields["num_sequences"].description)
     )
 
 

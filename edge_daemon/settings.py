@@ -1,11 +1,12 @@
 """The settings of the device's end. How they are loaded is `dragon_runtime.settings`'."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import platformdirs
 from pydantic import Field, SecretStr, model_validator
 
+from dragon_core import limits
 from dragon_core.errors import OurError, SettingsError
 from dragon_runtime.settings import (
     BrokerSettings,
@@ -47,8 +48,8 @@ class ApiSettings(SettingsGroup):
     max_request_bytes: int = Field(
         default=4 * MIB, ge=1024, le=1024 * MIB, description="Largest other request, in bytes."
     )
-    default_max_tokens: int = Field(
-        default=512, ge=1, le=1_000_000, description="Longest answer, in tokens, when a request names no limit."
+    default_max_tokens: Annotated[int, Field(**limits.MAX_TOKENS.keywords())] = Field(
+        default=512, description="Longest answer, in tokens, when a request names no limit."
     )
 
     @model_validator(mode="after")
@@ -82,8 +83,12 @@ class ApiSettings(SettingsGroup):
 class SamplingSettings(SettingsGroup):
     """How tokens are chosen when a request does not say."""
 
-    temperature: float = Field(default=0.7, ge=0, le=2, description="0 always takes the likeliest token.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Probability mass that is sampled from.")
+    temperature: Annotated[float, Field(**limits.ASKED_TEMPERATURE.keywords())] = Field(
+        default=0.7, description="0 always takes the likeliest token."
+    )
+    top_p: Annotated[float, Field(**limits.TOP_P.keywords())] = Field(
+        default=1.0, description="Probability mass that is sampled from."
+    )
 
 
 class EdgeSettings(PeerSettings):

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from dragon_core import limits
 from dragon_core.errors import SettingsError
 from dragon_core.topics import NAME_PATTERN
 from dragon_core.types import CouplingKind, Cut, Peer, Weighting, WeightingRule
@@ -67,7 +68,7 @@ def _split(value: object) -> object:
 
 UserPath = Annotated[Path, BeforeValidator(_expanded)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
+Port = Annotated[int, Field(**limits.PORT.keywords())]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TopicName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{NAME_PATTERN}$")]
 
@@ -78,11 +79,15 @@ class WeightingSettings(SettingsGroup):
     rule: WeightingRule = Field(
         default=WeightingRule.EVIDENCE, description="Weighting rule; both ends must have the same."
     )
-    temperature: float = Field(default=0.1, gt=0, le=100, description="Tau of the relevance rule.")
-    beta: float | None = Field(
-        default=None, ge=0, le=100, description="Beta of evidence (default 0.5) and contrast (default 0.25)."
+    temperature: Annotated[float, Field(**limits.WEIGHTING_TEMPERATURE.keywords())] = Field(
+        default=0.1, description="Tau of the relevance rule."
     )
-    gamma: float = Field(default=0.5, ge=0, le=100, description="Gamma of the contrast rule.")
+    beta: Annotated[float, Field(**limits.WEIGHTING_BETA.keywords())] | None = Field(
+        default=None, description="Beta of evidence (default 0.5) and contrast (default 0.25)."
+    )
+    gamma: Annotated[float, Field(**limits.WEIGHTING_GAMMA.keywords())] = Field(
+        default=0.5, description="Gamma of the contrast rule."
+    )
 
     def to_weighting(self) -> Weighting:
         """The core's value of the same name."""
@@ -92,13 +97,17 @@ class WeightingSettings(SettingsGroup):
 class ProtocolSettings(SettingsGroup):
     """What an answer is computed with. Both ends must agree on weighting, `max_published_tokens` and `nucleus`."""
 
-    window: int = Field(
-        default=32, ge=1, le=1024, description="Most positions published past the last target (1: in step)."
+    window: Annotated[int, Field(**limits.WINDOW.keywords())] = Field(
+        default=32, description="Most positions published past the last target (1: in step)."
     )
-    branches: int = Field(default=2, ge=1, le=16, description="Guesses followed at once.")
-    max_published_tokens: int = Field(default=64, ge=1, le=1024, description="Most tokens of a published distribution.")
-    nucleus: float = Field(
-        default=0.99, gt=0, le=1, description="Probability mass a published distribution keeps at least."
+    branches: Annotated[int, Field(**limits.BRANCHES.keywords())] = Field(
+        default=2, description="Guesses followed at once."
+    )
+    max_published_tokens: Annotated[int, Field(**limits.MAX_PUBLISHED_TOKENS.keywords())] = Field(
+        default=64, description="Most tokens of a published distribution."
+    )
+    nucleus: Annotated[float, Field(**limits.NUCLEUS.keywords())] = Field(
+        default=0.99, description="Probability mass a published distribution keeps at least."
     )
     weighting: WeightingSettings = Field(default=WeightingSettings(), description="How contexts are weighed.")
     coupling: CouplingKind = Field(default=CouplingKind.SHARED_NOISE, description="How a token is chosen and guessed.")
@@ -106,8 +115,12 @@ class ProtocolSettings(SettingsGroup):
         default=PlacementChoice.AUTO,
         description="Which end aggregates; edge also keeps every distribution on the device.",
     )
-    num_passages: int = Field(default=2, ge=0, le=64, description="Passages retrieved for an answer at each end.")
-    passages_per_context: int = Field(default=2, ge=1, le=64, description="Passages one context is prompted with.")
+    num_passages: Annotated[int, Field(**limits.NUM_PASSAGES.keywords())] = Field(
+        default=2, description="Passages retrieved for an answer at each end."
+    )
+    passages_per_context: Annotated[int, Field(**limits.PASSAGES_PER_CONTEXT.keywords())] = Field(
+        default=2, description="Passages one context is prompted with."
+    )
 
     @property
     def cut(self) -> Cut:
@@ -132,17 +145,14 @@ class ModelSettings(SettingsGroup):
         description="Where to get the GGUF file from once, an address or oci://HOST/REPOSITORY; needs sha256.",
     )
     sha256: Sha256 | None = Field(default=None, description="Digest of the file, checked before it is loaded.")
-    context_length: int = Field(
-        default=2048, ge=128, le=1_048_576, description="Tokens of one sequence, prompt and answer."
+    context_length: Annotated[int, Field(**limits.CONTEXT_LENGTH.keywords())] = Field(
+        default=2048, description="Tokens of one sequence, prompt and answer."
     )
-    num_threads: int | None = Field(
-        default=None, ge=1, le=1024, description="Threads of a decode; unset: the cores of this machine less one."
+    num_threads: Annotated[int, Field(**limits.NUM_THREADS.keywords())] | None = Field(
+        default=None, description="Threads of a decode; unset: the cores of this machine less one."
     )
-    num_sequences: int = Field(
-        default=8,
-        ge=1,
-        le=256,
-        description="Sequences of all sessions together; one needs (contexts + bare prompt) x branches.",
+    num_sequences: Annotated[int, Field(**limits.NUM_SEQUENCES.keywords())] = Field(
+        default=8, description="Sequences of all sessions together; one needs (contexts + bare prompt) x branches."
     )
 
     @model_validator(mode="after")
