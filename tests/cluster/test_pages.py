@@ -13,8 +13,9 @@ SECONDS = 2400.0
 pytestmark = pytest.mark.timeout(SECONDS + 600)
 
 CLEAN = """
+kubectl delete namespace support --ignore-not-found --timeout=5m
 helm uninstall dragon --namespace dragon-system --ignore-not-found --wait
-kubectl delete namespace support dragon-system --ignore-not-found --wait --timeout=5m
+kubectl delete namespace dragon-system --ignore-not-found --timeout=5m
 """
 """Takes away what other tests, or a page before, left."""
 

@@ -7,7 +7,7 @@ import pytest
 from tests.pages.local_stack import run_page
 from tests.pages.page import Page, Run, pages_run_by
 
-SECONDS = 150.0
+SECONDS = 400.0
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(3 * SECONDS)]
 
 
