@@ -1,4 +1,4 @@
-PYTHON_FILES := dragon_core dragon_runtime edge_daemon cloud_peer dragon_cli operator/dragon_operator link_emulator bench tests scripts
+PYTHON_FILES := dragon_core dragon_runtime edge_daemon cloud_peer dragon_cli operator/dragon_operator link_emulator simulator evaluation local_cluster bench tests scripts
 BIN := .venv/bin
 # Where the cloud of the demo has its models: llama, in its own process, or triton, on a real Triton server.
 ENGINE ?= llama

@@ -12,7 +12,7 @@ import time
 import numpy as np
 
 from dragon_core import codec
-from dragon_core.coupling import SharedNoise
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.distribution import cut
 from dragon_core.messages import Draft, Envelope, Target
 from dragon_core.types import Cut, Published

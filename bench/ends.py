@@ -21,15 +21,15 @@ from dragon_core.session.events import Closed, Emit, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import CouplingKind, Peer, WeightingRule
-from dragon_runtime.driver import SessionDriver
-from dragon_runtime.embedders import open_embedder
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.preparation import Preparation, Prepared
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.engines.llama.branches import PREFILL_CHUNK
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
+from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.interfaces import Channel, Embedder, EngineRequest, FailureListener, Passage, StepListener
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.llama_model import LlamaModel
-from dragon_runtime.llama_scheduler import PREFILL_CHUNK
-from dragon_runtime.llama_sequences import LlamaSequences, Piece
 from dragon_runtime.models import bundled_model
-from dragon_runtime.preparation import Preparation, Prepared
 from dragon_runtime.settings import ProtocolSettings
 from dragon_runtime.settings.groups import WeightingSettings
 

@@ -26,7 +26,7 @@ from bench.ends import CloudEnd, EdgeEnd, End, Settings, Written
 from bench.factbook import Prompt, apart_prompts, shared_prompts
 from bench.protocol_limits import SLOW_LINK_MS, Check, Run, checks, summary
 from dragon_core.types import CouplingKind, Peer, WeightingRule
-from dragon_runtime.embedders import open_embedder
+from dragon_runtime.embedding.choice import open_embedder
 
 SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
 PLACEMENTS = tuple(SIDES)

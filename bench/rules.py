@@ -42,18 +42,18 @@ from bench.scoring import (
     half_of,
     report,
 )
-from dragon_core.coupling import SharedNoise
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.errors import ModelError
 from dragon_core.session.ending import Ending
 from dragon_core.types import Peer, Published
-from dragon_runtime.embedders import BUNDLED, open_embedder
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.embedding.choice import BUNDLED, open_embedder
+from dragon_runtime.engines.llama.branches import MAX_FED_TOKENS, PREFILL_CHUNK
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
+from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.interfaces import Embedder, Engine, EngineRequest, Passage
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.llama_model import LlamaModel
-from dragon_runtime.llama_scheduler import MAX_FED_TOKENS, PREFILL_CHUNK
-from dragon_runtime.llama_sequences import LlamaSequences, Piece
 from dragon_runtime.models import bundled_model
-from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import ProtocolSettings
 
 CONTEXT_LENGTH = 1024

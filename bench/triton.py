@@ -21,14 +21,14 @@ import numpy as np
 
 from bench.ends import OwnDecoding
 from dragon_core.types import BranchId, Feed, Step, WeightingRule
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.triton.client import TritonClient
+from dragon_runtime.engines.triton.engine import TritonEngine
 from dragon_runtime.interfaces import Engine, EngineRequest, EngineSession
-from dragon_runtime.llama_engine import LlamaEngine
 from dragon_runtime.models import bundled_model
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import TritonEngine
-from tests.engine_sessions import request_of
-from tests.tiny_model import write_tiny_model
-from tests.triton_process import TritonProcess
+from tests.contracts.engine_sessions import request_of
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.triton_process import TritonProcess
 
 SIZES = (1, 8, 32)
 PROMPT_TOKENS, LONG_PROMPT_TOKENS = 48, 4000

@@ -33,7 +33,7 @@ def run(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from cloud_peer import peer
     from cloud_peer.settings import CloudSettings
-    from dragon_runtime.processes import run_daemon
+    from dragon_runtime.process.daemon import run_daemon
 
     overrides = {"replica": replica, "documents": documents, "data_folder": data_folder, "log.level": log_level}
     raise typer.Exit(
@@ -66,16 +66,18 @@ def add(
 ) -> None:
     """Add documents to the store and return when they can be found. Adding them again changes nothing."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from cloud_peer import loading
+    from cloud_peer import public_documents
     from cloud_peer.settings import CloudSettings
-    from dragon_runtime.processes import run_daemon
+    from dragon_runtime.process.daemon import run_daemon
 
-    given = [loading.Source(source) for source in sources]
+    given = [public_documents.Source(source) for source in sources]
     raise typer.Exit(
         run_daemon(
             "dragon-cloud",
             CloudSettings,
-            lambda loaded, stopped: loading.load(loaded, stopped, sources=given, timeout_seconds=timeout_seconds),
+            lambda loaded, stopped: public_documents.load(
+                loaded, stopped, sources=given, timeout_seconds=timeout_seconds
+            ),
             settings_path=settings,
             overrides={"data_folder": data_folder, "log.level": log_level},
             log_of=lambda loaded: loaded.log,

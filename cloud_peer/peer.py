@@ -5,17 +5,17 @@ import logging
 from contextlib import AsyncExitStack
 from pathlib import Path
 
-from cloud_peer.opening import Opening
+from cloud_peer.parts import Parts
 from cloud_peer.settings import CloudSettings
 from cloud_peer.worker import CloudWorker
 from dragon_core.topics import Topics
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.health_server import Readiness, serving
-from dragon_runtime.ingestion import Ingestion, add_folder
-from dragon_runtime.metrics import PeerMetrics
-from dragon_runtime.mqtt_channel import CloudChannels
-from dragon_runtime.mqtt_connection import MqttConnection
-from dragon_runtime.preparation import Preparation
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.channel.mqtt import CloudChannels
+from dragon_runtime.documents.ingestion import Ingestion, add_folder
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.process.health_server import Readiness, serving
 
 logger = logging.getLogger(__name__)
 
@@ -34,13 +34,13 @@ async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:
         metrics, readiness = PeerMetrics("dragon_cloud"), Readiness(*PARTS)
         listen = settings.metrics
         stack.enter_context(serving(listen.host, listen.port, metrics.registry, lambda: readiness.problem))
-        opening = Opening(settings, stack, stopped, on_waiting=readiness.set)
-        models = await opening.models(metrics)
+        parts = Parts(settings, stack, stopped, on_waiting=readiness.set)
+        models = await parts.models(metrics)
         if models is None:
             return
         engine, embedder = models
         readiness.set("models", None)
-        store = await opening.store(embedder)
+        store = await parts.store(embedder)
         if store is None:
             return
         registry = DocumentRegistry(settings.data_folder / "documents.sqlite")

@@ -5,18 +5,18 @@ import logging
 
 from dragon_core import codec
 from dragon_core.errors import PeerError
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import Envelope, Probe, Refused
 from dragon_core.session.events import Cancelled, Received
-from dragon_core.session.link import LinkEstimate
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits, SessionSettings
-from dragon_core.session.wire import Wire
 from dragon_core.types import Peer
-from dragon_runtime.cloud_probe import answer_probe
-from dragon_runtime.driver import SessionDriver
+from dragon_core.wire import Wire
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.metrics import AnswerCost, PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.probe import answer_probe
 from dragon_runtime.interfaces import Channel
-from dragon_runtime.metrics import AnswerCost, PeerMetrics
-from dragon_runtime.preparation import Preparation
 
 logger = logging.getLogger(__name__)
 

@@ -8,10 +8,10 @@ from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
 from dragon_core.session.events import Emit
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
-from dragon_runtime.driver import SessionDriver
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.memory import MemoryChannel
 from dragon_runtime.interfaces import Embedder, Engine, Passage, Retriever
-from dragon_runtime.memory_channel import MemoryChannel
-from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import ProtocolSettings
 
 DEADLINE_SECONDS = 600.0

@@ -14,9 +14,9 @@ from dragon_cli.stack import DEFAULT_API_PORT, PARTS, EngineChoice, Stack, Stack
 from dragon_core.errors import SettingsError
 from dragon_core.topics import Topics
 from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
-from dragon_runtime.llama_model import require_gguf
-from dragon_runtime.mosquitto import find_mosquitto, free_port, write_configuration
-from dragon_runtime.triton_server import find_triton, launch_command, write_repository
+from dragon_runtime.engines.llama.model import require_gguf
+from dragon_runtime.servers.mosquitto import find_mosquitto, free_port, write_configuration
+from dragon_runtime.servers.triton_server import find_triton, launch_command, write_repository
 
 DEVICE, REPLICA = "local-device", "local-cloud"
 NAMESPACE, DEPLOYMENT = "local", "stack"

@@ -21,11 +21,11 @@ from dragon_cli.documents import add_files, files_below
 from dragon_cli.stack import Stack, StackOptions, write_whole
 from dragon_cli.starting import start, wait_until_ready
 from dragon_core.errors import OurError
-from dragon_runtime.embedders import open_embedder
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.milvus_store import MilvusStore
-from dragon_runtime.models import resolve_model
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings, PeerSettings
+from dragon_runtime.store.milvus import MilvusStore
 
 MAX_TOKENS = 48
 SEED = 1

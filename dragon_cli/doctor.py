@@ -15,8 +15,8 @@ from rich.text import Text
 
 from dragon_core.errors import DragonError
 from dragon_runtime.models import bundled_model
-from dragon_runtime.mosquitto import find_mosquitto
-from dragon_runtime.triton_server import find_triton
+from dragon_runtime.servers.mosquitto import find_mosquitto
+from dragon_runtime.servers.triton_server import find_triton
 
 MIN_FREE_DISK_BYTES = 1 << 30
 MIN_MEMORY_BYTES = 2 << 30

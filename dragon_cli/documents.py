@@ -15,7 +15,7 @@ from rich.text import Text
 from dragon_cli.api_client import ApiClient
 from dragon_cli.command import ApiKey, ApiUrl, Json, connect, run
 from dragon_core.errors import DocumentError, OurError
-from dragon_runtime.document_text import MEDIA_TYPES
+from dragon_runtime.documents.text import MEDIA_TYPES
 
 app = typer.Typer(no_args_is_help=True, help="The device's private documents: add, list, show, delete, search.")
 POLL_SECONDS = 0.2

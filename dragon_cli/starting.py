@@ -16,7 +16,7 @@ from dragon_cli.api_client import ApiClient
 from dragon_cli.configuring import configure, is_address, require_digest
 from dragon_cli.stack import Stack, StackOptions
 from dragon_core.errors import OurError, SettingsError
-from dragon_runtime.models import resolve_model
+from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings
 
 READY_SECONDS = 180.0

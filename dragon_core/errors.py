@@ -3,6 +3,8 @@
 Nothing here formats for a terminal or for HTTP: composition roots do.
 """
 
+import enum
+
 
 class DragonError(Exception):
     """Root of all errors raised on purpose."""
@@ -63,8 +65,21 @@ class EngineLostError(EngineError, RetryableError):
         super().__init__(message, retry_after_seconds=retry_after_seconds)
 
 
+class ModelFault(enum.Enum):
+    """What is wrong with a model file."""
+
+    UNREADABLE = enum.auto()
+    """It is missing, or no model that can be loaded."""
+    OTHER_DIGEST = enum.auto()
+    """It is another file than the one that is wanted."""
+
+
 class ModelError(OurError):
     """A model file that is missing, damaged, or not what the deployment needs; says how to get the right one."""
+
+    def __init__(self, message: str, *, fault: ModelFault = ModelFault.UNREADABLE) -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class StoreError(OurError):

@@ -1,4 +1,4 @@
-"""The Protocols between the session's driver and the outside: engine, retriever, embedder, channel, clock.
+"""The Protocols between the session's driver and the outside: engine, retriever, embedder, channel.
 
 Implementations live beside this file, one outside thing each; a third-party exception never leaves its adapter.
 """
@@ -10,15 +10,9 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.coupling import SharedNoise
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.mixture import publish
 from dragon_core.types import Command, Context, Cut, Peer, Sampling, Step, Vocabulary, Weighting
-
-
-class Clock(Protocol):
-    """Monotonic time in seconds; no wall clock of another machine is ever compared with it."""
-
-    def __call__(self) -> float: ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

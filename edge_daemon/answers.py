@@ -12,7 +12,7 @@ from typing import Literal, Protocol
 from dragon_core.errors import OurError, PromptTooLongError
 from dragon_core.messages import ChatMessage
 from dragon_core.types import Sampling
-from dragon_runtime.answer_schema import DragonSummary
+from dragon_runtime.answering.summary import DragonSummary
 
 
 class ConversationError(OurError):

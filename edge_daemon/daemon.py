@@ -9,19 +9,19 @@ from pathlib import Path
 
 from dragon_core.errors import EngineError, ModelError
 from dragon_core.topics import Topics
-from dragon_runtime.cloud_probe import CloudProbe
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.embedders import open_embedder
-from dragon_runtime.ingestion import Ingestion
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.channel.mqtt import EdgeChannels
+from dragon_runtime.channel.probe import CloudProbe
+from dragon_runtime.documents.ingestion import Ingestion
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import Embedder
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.metrics import PeerMetrics
-from dragon_runtime.milvus_store import MilvusStore
-from dragon_runtime.models import resolve_model
-from dragon_runtime.mqtt_channel import EdgeChannels
-from dragon_runtime.mqtt_connection import MqttConnection
-from dragon_runtime.preparation import Preparation
-from dragon_runtime.stores import open_store
+from dragon_runtime.models.resolving import resolve_model
+from dragon_runtime.store.choice import open_store
+from dragon_runtime.store.milvus import MilvusStore
 from edge_daemon.answers import Check, Readiness
 from edge_daemon.api.app import create_app, serving
 from edge_daemon.fleet.live import LiveSettings, Participation, daemon_version, in_fleet

@@ -28,7 +28,7 @@ def run(
     """Run the daemon until SIGTERM. Every setting of docs/settings.md can stand in the file or the environment."""
     # Before numpy is loaded: its threads spin while they wait, which takes a core from the language model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    from dragon_runtime.processes import run_daemon
+    from dragon_runtime.process.daemon import run_daemon
     from edge_daemon import daemon
     from edge_daemon.settings import EdgeSettings
 

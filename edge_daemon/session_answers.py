@@ -9,16 +9,23 @@ from dataclasses import dataclass
 
 from dragon_core.errors import DragonError, EngineError, OurError, PeerError, PromptTooLongError
 from dragon_core.messages import PROTOCOL_VERSION, FinishReason, Open
-from dragon_core.session.events import Cancelled, Closed, Emit, Report
+from dragon_core.session.events import Cancelled, Closed, Emit, Fault, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import Peer
-from dragon_runtime.answer_schema import BothSides, BytesSent, DocumentShare, DragonSummary, DroppedMass, WastedSteps
-from dragon_runtime.driver import SessionDriver
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.metrics import AnswerCost, PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.answering.summary import (
+    BothSides,
+    BytesSent,
+    DocumentShare,
+    DragonSummary,
+    DroppedMass,
+    WastedSteps,
+)
+from dragon_runtime.channel.memory import MemoryChannel
 from dragon_runtime.interfaces import Channel
-from dragon_runtime.memory_channel import MemoryChannel
-from dragon_runtime.metrics import AnswerCost, PeerMetrics
-from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import ProtocolSettings
 from edge_daemon.answers import (
     AnswerMode,
@@ -273,6 +280,6 @@ def _require_answer(closed: Closed, error: DragonError | None) -> Report:
         return closed.report
     if error is not None:
         raise error
-    if "other end" in closed.error:
+    if closed.fault is Fault.THEIRS:
         raise PeerError(closed.error)
     raise EngineError(closed.error or f"the answer ended early: {closed.reason}")

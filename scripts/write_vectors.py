@@ -15,7 +15,8 @@ import msgspec
 import numpy as np
 
 from dragon_core import codec, distribution, messages, mixture, noise, placement, weighting
-from dragon_core.coupling import IndependentDrafts, SharedNoise
+from dragon_core.couplings.independent import IndependentDrafts
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.errors import PeerError
 from dragon_core.noise import Stream
 from dragon_core.sampling import log_softmax

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from dragon_core.coupling import Coupling
+from dragon_core.couplings.coupling import Coupling
 from dragon_core.drafts import OwnDrafts, OwnFrame
 from dragon_core.errors import OurError
 from dragon_core.messages import Counters

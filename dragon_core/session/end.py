@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import msgspec
 
 from dragon_core import codec
-from dragon_core.coupling import Coupling
+from dragon_core.couplings.coupling import Coupling
 from dragon_core.drafts import OwnFrame
 from dragon_core.errors import PeerError
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import (
     MAX_REASON_CHARACTERS,
     AnyMessage,
@@ -23,13 +24,13 @@ from dragon_core.messages import (
 )
 from dragon_core.session.answer import SHARE_UNIT, Answer
 from dragon_core.session.drafting import Drafting
-from dragon_core.session.events import Closed, Effect, Report, Send, SendOpen
+from dragon_core.session.events import Closed, Effect, Fault, Report, Send, SendOpen
 from dragon_core.session.lifecycle import State
-from dragon_core.session.link import LinkEstimate
 from dragon_core.session.settings import SessionSettings
 from dragon_core.session.settling import Settling
-from dragon_core.session.wire import Wire
+from dragon_core.session.timers import Timer, Timers
 from dragon_core.types import Peer
+from dragon_core.wire import Wire
 
 FRAMES_SLACK = 8
 """Frames in flight past W * B while the two ends' targets differ by a round trip."""
@@ -61,7 +62,7 @@ class SessionEnd:
         self.limits = settings.limits
         self.now = 0.0
         self.effects: list[Effect] = []
-        self.timers: dict[str, float] = {}
+        self.timers = Timers()
         self.link = LinkEstimate()
         self.wire = Wire(self.link)
         self.drafting: Drafting | None = None
@@ -93,16 +94,10 @@ class SessionEnd:
         self.is_bound = False
         self.num_opens += 1
         self.effects.append(SendOpen(self.wire.seal(message, self.now)))
-        self.timers["accept"] = self.now + self.limits.accept(self.link.rtt_seconds)
+        self.timers.set(Timer.ACCEPT, self.now + self.limits.accept(self.link.rtt_seconds))
 
     def send(self, message: AnyMessage) -> None:
         self.effects.append(Send(self.wire.seal(message, self.now)))
-
-    def set_timer(self, name: str, at: float | None) -> None:
-        if at is None:
-            self.timers.pop(name, None)
-        else:
-            self.timers[name] = at
 
     def require_known(self, tokens: Iterable[int], *, field: str) -> None:
         """Refuse token ids that the vocabulary does not have.
@@ -121,9 +116,9 @@ class SessionEnd:
     def mark_progress(self) -> None:
         """Something was fixed or can be: silence is measured from now on."""
         if self.state is State.RUNNING and self.settling.alone is None and not self.is_solo:
-            self.timers["nudge"] = self.now + self.stall_seconds() / 2
+            self.timers.set(Timer.NUDGE, self.now + self.stall_seconds() / 2)
             if self.us is Peer.OPENER:
-                self.timers["stall"] = self.now + self.stall_seconds()
+                self.timers.set(Timer.STALL, self.now + self.stall_seconds())
 
     @property
     def is_publishing(self) -> bool:
@@ -154,16 +149,25 @@ class SessionEnd:
             for frame in self.drafting.tree.live_frames():
                 self.send_frame(frame)
 
-    def fail(self, reason: str, *, field: str = "") -> None:
+    def fail(self, fault: Fault, reason: str, *, field: str = "") -> None:
         """Give the session up and tell the other end."""
         if self.is_bound:
             self.send(Failure(reason=reason[:MAX_REASON_CHARACTERS], field=field))
-        self.close(FinishReason.ERROR, reason)
+        self.close_with(fault, reason)
 
-    def close(self, reason: FinishReason, error: str = "") -> None:
+    def close_with(self, fault: Fault, error: str) -> None:
+        """End as no answer ends."""
+        self._close(FinishReason.ERROR, fault, error)
+
+    def close(self, reason: FinishReason) -> None:
+        """End as an answer ends, or as its user or the other end wanted."""
+        self._close(reason, None, "")
+
+    def _close(self, reason: FinishReason, fault: Fault | None, error: str) -> None:
         self.state = State.CLOSED
-        self.timers.clear()
-        self.effects.append(Closed(reason=reason, error=error, report=self.report() if self.has_request else None))
+        self.timers.stop_all()
+        report = self.report() if self.has_request else None
+        self.effects.append(Closed(reason=reason, fault=fault, error=error, report=report))
 
     def counters(self) -> Counters:
         return Counters() if self.drafting is None else self.drafting.counters()

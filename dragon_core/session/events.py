@@ -1,9 +1,21 @@
 """What goes into a session and what comes out. Events are facts; effects are what the driver must do, in order."""
 
+import enum
 from dataclasses import dataclass
 
 from dragon_core.messages import DocumentShare, Envelope, FinishReason, Open
 from dragon_core.types import Command, Peer, Settled, Step
+
+
+class Fault(enum.StrEnum):
+    """Why a session ended that did not end as an answer ends."""
+
+    OURS = "ours"
+    """Our engine, our store, or a request that this end cannot serve."""
+    THEIRS = "theirs"
+    """The other end broke the protocol, refused the session, or gave it up."""
+    SILENCE = "silence"
+    DEADLINE = "deadline"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +51,9 @@ class Received:
 
 @dataclass(frozen=True, slots=True)
 class Refuse:
-    """A frame arrived that is no message of the protocol, or our end cannot serve what was asked."""
+    """A frame arrived that is no message of the protocol (their fault), or our end cannot serve what was asked."""
 
+    fault: Fault
     reason: str
     field: str = ""
     retry_after_seconds: float | None = None
@@ -144,12 +157,13 @@ class Report:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """The session is over; nothing follows. `error` is set when it did not end as an answer ends.
+    """The session is over; nothing follows. `fault` and `error` are set when it did not end as an answer ends.
 
     `report` is None where the session ended before any request was understood.
     """
 
     reason: FinishReason
+    fault: Fault | None
     error: str
     report: Report | None
 

@@ -3,6 +3,7 @@
 from dragon_core.messages import Failure, Finish, FinishReason
 from dragon_core.session.end import SessionEnd
 from dragon_core.session.lifecycle import State
+from dragon_core.session.timers import Timer
 from dragon_core.types import Peer
 
 
@@ -13,8 +14,7 @@ def finish(end: SessionEnd) -> None:
     if reason is None or end.state is State.FINISHING:
         return
     end.state = State.FINISHING
-    for name in ("stall", "nudge", "draft", "mix", "retry", "accept", "prefill"):
-        end.timers.pop(name, None)
+    end.timers.stop(Timer.STALL, Timer.NUDGE, Timer.DRAFT, Timer.MIX, Timer.RETRY, Timer.ACCEPT, Timer.PREFILL)
     if not end.is_bound:
         end.close(reason)
         return
@@ -24,7 +24,7 @@ def finish(end: SessionEnd) -> None:
         end.close(reason)
         return
     wait = max(end.limits.finish_floor, 3 * (end.link.rtt_seconds or 0.0))
-    end.timers["finish"] = end.now + (wait if end.us is Peer.OPENER else end.stall_seconds() * 4)
+    end.timers.set(Timer.FINISH, end.now + (wait if end.us is Peer.OPENER else end.stall_seconds() * 4))
 
 
 def on_finish(end: SessionEnd, message: Finish) -> None:

@@ -2,7 +2,7 @@
 
 from itertools import takewhile
 
-from dragon_core.coupling import make_coupling
+from dragon_core.couplings.making import make_coupling
 from dragon_core.errors import PeerError
 from dragon_core.messages import (
     MAX_REASON_CHARACTERS,
@@ -20,10 +20,11 @@ from dragon_core.session.answer import Answer
 from dragon_core.session.drafting import Drafting
 from dragon_core.session.end import FRAMES_SLACK, PeerReady, SessionEnd
 from dragon_core.session.ending import Ending
-from dragon_core.session.events import Bind, EngineOpened, Prepare
+from dragon_core.session.events import Bind, EngineOpened, Fault, Prepare, Refuse
 from dragon_core.session.lifecycle import State
 from dragon_core.session.recovery import hear, resync, retry_later, take_over
 from dragon_core.session.settling import Fixed, Settling
+from dragon_core.session.timers import Timer
 from dragon_core.session.tokens import fix
 from dragon_core.types import Peer, Settled
 
@@ -42,15 +43,15 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
     try:
         require_answerable(end, message)
     except PeerError as error:
-        refuse(end, str(error), error.field, None)
+        refuse(end, Refuse(Fault.THEIRS, str(error), error.field))
         return
     if end.state is not State.IDLE:
         reopen(end, message)
         return
     begin(end, message)
     end.state = State.PREPARING
-    end.timers["deadline"] = end.now + message.deadline_seconds
-    end.timers["idle"] = end.now + end.limits.idle
+    end.timers.set(Timer.DEADLINE, end.now + message.deadline_seconds)
+    end.timers.set(Timer.IDLE, end.now + end.limits.idle)
     if message.placement is Peer.OPENER:
         end.settling.give_to(Peer.OPENER)
     end.send(Accepted(replica=end.settings.replica, prefill_deadline_seconds=end.limits.prefill_deadline))
@@ -84,7 +85,7 @@ def reopen(end: SessionEnd, message: Open) -> None:
         end.settling.give_to(Peer.OPENER)
     for token in message.settled[num_common:]:
         fix(end, Fixed(Settled(token=token), None, is_degraded=False))
-    end.timers.pop("finish", None)
+    end.timers.stop(Timer.FINISH)
     is_placed = drafting is not None and end.settling.aggregator is not None
     end.state = State.RUNNING if is_placed else State.PREPARING
     end.send(Accepted(replica=end.settings.replica, prefill_deadline_seconds=end.limits.prefill_deadline))
@@ -96,18 +97,18 @@ def on_accepted(end: SessionEnd, message: Accepted) -> None:
         return
     end.is_bound = True
     end.is_term_known = True
-    end.timers.pop("accept", None)
+    end.timers.stop(Timer.ACCEPT)
     end.effects.append(Bind(message.replica))
-    end.timers["prefill"] = end.now + message.prefill_deadline_seconds
+    end.timers.set(Timer.PREFILL, end.now + message.prefill_deadline_seconds)
     if end.state is State.OPENING:
         end.state = State.PREPARING
     announce_ready(end)
 
 
 def on_refused(end: SessionEnd, message: Refused) -> None:
-    end.timers.pop("accept", None)
+    end.timers.stop(Timer.ACCEPT)
     if message.retry_after_seconds is None:
-        end.close(FinishReason.ERROR, f"refused by the other end ({message.field or 'session'}): {message.reason}")
+        end.close_with(Fault.THEIRS, f"refused by the other end ({message.field or 'session'}): {message.reason}")
         return
     end.is_bound = False
     if end.settling.alone is None:
@@ -151,11 +152,11 @@ def announce_ready(end: SessionEnd) -> None:
     )
     end.send(end.our_ready)
     end.send_live_frames()
-    end.timers["nudge"] = end.now + end.stall_seconds()
+    end.timers.set(Timer.NUDGE, end.now + end.stall_seconds())
 
 
 def on_ready(end: SessionEnd, message: Ready) -> None:
-    end.timers.pop("prefill", None)
+    end.timers.stop(Timer.PREFILL)
     end.ready[end.us.opposite] = PeerReady(message.constant_weight_level, message.decode_seconds)
     if end.us is Peer.OTHER:
         end.agreed_rtt = message.rtt_seconds
@@ -209,11 +210,11 @@ def place(end: SessionEnd) -> None:
     end.mark_progress()
 
 
-def refuse(end: SessionEnd, reason: str, field: str, retry_after_seconds: float | None) -> None:
-    """What our own end cannot serve: the opener is told, its user gets the error."""
+def refuse(end: SessionEnd, event: Refuse) -> None:
+    """What our own end cannot serve or read: the opener is told, its user gets the error."""
     if end.us is Peer.OTHER:
-        refused = Refused(reason=reason[:MAX_REASON_CHARACTERS], field=field, retry_after_seconds=retry_after_seconds)
-        end.send(refused)
+        reason = event.reason[:MAX_REASON_CHARACTERS]
+        end.send(Refused(reason=reason, field=event.field, retry_after_seconds=event.retry_after_seconds))
     elif end.is_bound:
         end.send(Finish(reason=FinishReason.ERROR, counters=end.counters()))
-    end.close(FinishReason.ERROR, reason)
+    end.close_with(event.fault, event.reason)

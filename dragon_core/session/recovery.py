@@ -1,9 +1,11 @@
 """What a session does when something fails: resume after loss, take over, carry on alone, and mix again."""
 
 from dragon_core.errors import PeerError
-from dragon_core.messages import Failure, FinishReason, Resume
+from dragon_core.messages import Failure, Resume
 from dragon_core.session.end import SessionEnd
+from dragon_core.session.events import Fault
 from dragon_core.session.lifecycle import State
+from dragon_core.session.timers import Timer
 from dragon_core.types import Peer
 
 
@@ -57,7 +59,7 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
         if end.drafting is not None and end.drafting.tree.next_position > answer.next_position:
             end.drafting.tree.restart(answer.tokens)
         end.state = State.RUNNING if end.drafting is not None else State.PREPARING
-        end.timers.pop("finish", None)
+        end.timers.stop(Timer.FINISH)
         resync(end)
         return
     if message.next_position < answer.next_position:
@@ -80,15 +82,17 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
 
 def on_failure(end: SessionEnd, message: Failure) -> None:
     """The other end gave up: the opener carries on alone and asks for another replica."""
-    if end.us is Peer.OTHER or end.drafting is None:
-        end.close(FinishReason.ERROR, f"the other end gave up ({message.field or 'session'}): {message.reason}")
+    if end.us is Peer.OTHER:
+        end.close_with(Fault.THEIRS, f"the other end gave up ({message.field or 'session'}): {message.reason}")
         return
     if end.state is State.FINISHING:
         end.close(end.end_reason())
         return
     end.is_bound = False
-    end.state = State.RUNNING
+    end.timers.stop(Timer.ACCEPT, Timer.PREFILL)
     take_over(end)
+    if end.drafting is not None:  # else the answer begins when our own contexts are prefilled
+        end.state = State.RUNNING
     retry_later(end)
 
 
@@ -105,7 +109,7 @@ def on_stalled(end: SessionEnd) -> None:
     if end.us is Peer.OTHER or settling.alone is not None:
         return
     if end.drafting is None or end.drafting.published_at(end.answer.next_position) is None:
-        end.timers["stall"] = end.now + end.limits.stall_floor
+        end.timers.set(Timer.STALL, end.now + end.limits.stall_floor)
         return
     take_over(end)
     end.state = State.RUNNING
@@ -116,13 +120,13 @@ def nudge(end: SessionEnd) -> None:
     """Nothing came for a while: what we sent may be lost without a gap to show it."""
     resync(end)
     if end.us is Peer.OTHER or end.state is State.PREPARING:
-        end.timers["nudge"] = end.now + end.stall_seconds()
+        end.timers.set(Timer.NUDGE, end.now + end.stall_seconds())
 
 
 def retry_later(end: SessionEnd, *, at_least: float = 0.0) -> None:
     delay = max(at_least, min(end.limits.max_retry, end.limits.retry * 2 ** min(end.num_retries, 16)))
     end.num_retries += 1
-    end.timers["retry"] = end.now + delay
+    end.timers.set(Timer.RETRY, end.now + delay)
 
 
 def on_retry(end: SessionEnd) -> None:
@@ -136,5 +140,5 @@ def on_retry(end: SessionEnd) -> None:
             resync(end)
         else:
             end.send_open()
-            end.timers.pop("accept", None)
+            end.timers.stop(Timer.ACCEPT)
     retry_later(end)

@@ -3,6 +3,8 @@
 It does not know what role we play in a cluster, only which peer has the user. It has no clock, no chance and no I/O.
 """
 
+from typing import assert_never
+
 from dragon_core.errors import PeerError
 from dragon_core.messages import (
     Accepted,
@@ -11,7 +13,6 @@ from dragon_core.messages import (
     Envelope,
     Failure,
     Finish,
-    FinishReason,
     Handover,
     MoveRequest,
     Open,
@@ -28,6 +29,7 @@ from dragon_core.session.events import (
     EngineFailed,
     EngineOpened,
     Event,
+    Fault,
     MoveAsked,
     Prepare,
     Received,
@@ -38,6 +40,7 @@ from dragon_core.session.events import (
 )
 from dragon_core.session.lifecycle import State, require_legal
 from dragon_core.session.settings import SessionSettings
+from dragon_core.session.timers import Timer
 from dragon_core.types import Peer
 
 _ANSWERS_TO_OPEN = (Accepted, Refused, Failure)
@@ -65,12 +68,12 @@ class Session:
             end.settling.go_alone()
         else:
             end.send_open()
-        end.timers["deadline"] = now + request.deadline_seconds
+        end.timers.set(Timer.DEADLINE, now + request.deadline_seconds)
         return session, end.drain()
 
     @property
     def deadline(self) -> float | None:
-        return min(self._end.timers.values(), default=None)
+        return self._end.timers.next_at
 
     @property
     def rtt_seconds(self) -> float | None:
@@ -91,7 +94,7 @@ class Session:
             self._dispatch(event)
             tokens.pump(end)
         except PeerError as error:
-            end.fail(str(error), field=error.field)
+            end.fail(Fault.THEIRS, str(error), field=error.field)
         return end.drain()
 
     def _dispatch(self, event: Event) -> None:
@@ -112,9 +115,9 @@ class Session:
             case Cancelled():
                 finishing.on_cancelled(end)
             case EngineFailed(reason):
-                end.fail(reason)
-            case Refuse(reason, field, retry_after_seconds):
-                opening.refuse(end, reason, field, retry_after_seconds)
+                end.fail(Fault.OURS, reason)
+            case Refuse():
+                opening.refuse(end, event)
 
     def _on_received(self, envelope: Envelope) -> None:
         end = self._end
@@ -125,7 +128,7 @@ class Session:
             return  # of a time, or of a replica, that is over; or what came before it was lost
         require_legal(end.us, end.state, message)
         if end.us is Peer.OTHER:
-            end.timers["idle"] = end.now + end.limits.idle
+            end.timers.set(Timer.IDLE, end.now + end.limits.idle)
         has_gap = end.wire.unseal(envelope, end.now)
         if has_gap is None:
             return
@@ -166,28 +169,25 @@ class Session:
 
     def _on_time(self) -> None:
         end = self._end
-        due = sorted(name for name, at in end.timers.items() if at <= end.now)
-        for name in due:
-            if end.timers.pop(name, None) is None:
-                continue
-            match name:
-                case "deadline":
-                    end.fail("the answer took longer than its deadline")
-                case "idle":
-                    end.close(FinishReason.ERROR, "nothing was heard from the other end")
-                case "finish":
+        for timer in end.timers.take_due(end.now):
+            match timer:
+                case Timer.DEADLINE:
+                    end.fail(Fault.DEADLINE, "the answer took longer than its deadline")
+                case Timer.IDLE:
+                    end.close_with(Fault.SILENCE, "nothing was heard from the other end")
+                case Timer.FINISH:
                     end.close(end.end_reason())
-                case "accept":
+                case Timer.ACCEPT:
                     recovery.on_accept_timeout(end)
-                case "prefill":
+                case Timer.PREFILL | Timer.STALL:
                     recovery.on_stalled(end)
-                case "nudge":
+                case Timer.NUDGE:
                     recovery.nudge(end)
-                case "stall":
-                    recovery.on_stalled(end)
-                case "retry":
+                case Timer.RETRY:
                     recovery.on_retry(end)
+                case Timer.MIX | Timer.DRAFT:
+                    pass  # both only ask for another look
                 case _:
-                    pass  # "draft" and "mix" only ask for another look
+                    assert_never(timer)
             if end.state is State.CLOSED:
                 return

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from dragon_core.coupling import Coupling
+from dragon_core.couplings.coupling import Coupling
 from dragon_core.drafts import TheirDrafts
 from dragon_core.messages import TargetDetail
 from dragon_core.mixture import dropped_bound

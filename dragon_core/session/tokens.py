@@ -9,6 +9,7 @@ from dragon_core.session.events import Emit, Run
 from dragon_core.session.finishing import finish
 from dragon_core.session.lifecycle import State
 from dragon_core.session.settling import Fixed
+from dragon_core.session.timers import Timer
 from dragon_core.types import Peer, Step
 
 
@@ -82,7 +83,7 @@ def pump(end: SessionEnd) -> None:
         finish(end)
     if end.state in (State.PREPARING, State.RUNNING):
         again_at = drafting.extend(now=end.now, rtt_seconds=end.link.rtt_seconds)
-        end.set_timer("draft", again_at)
+        end.timers.set(Timer.DRAFT, again_at)
     if commands := drafting.take_commands():
         end.effects.append(Run(commands))
 
@@ -96,7 +97,7 @@ def settle(end: SessionEnd) -> None:
             break
         fix(end, fixed)
     if settling.alone is not None:
-        end.set_timer("mix", settling.alone.mix_deadline)
+        end.timers.set(Timer.MIX, settling.alone.mix_deadline)
     if answer.next_position > first and end.is_bound:
         end.send(answer.target_from(first))
 

@@ -11,8 +11,8 @@ from pydantic import SecretStr
 from starlette.middleware.cors import CORSMiddleware
 
 from dragon_core.errors import SettingsError
-from dragon_runtime.documents import DocumentService
-from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.documents.service import DocumentService
 from dragon_runtime.settings import is_loopback
 from edge_daemon.answers import AnswerService, RequestDefaults
 from edge_daemon.api.chat import chat_router

@@ -12,7 +12,7 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from dragon_runtime.documents import DocumentService, StoredDocument
+from dragon_runtime.documents.service import DocumentService, StoredDocument
 from edge_daemon.api.completion import Body
 from edge_daemon.api.errors import ApiError
 from edge_daemon.api.schemas import SearchRequest

@@ -5,7 +5,7 @@ from http import HTTPStatus
 from fastapi import APIRouter
 from starlette.responses import JSONResponse, Response
 
-from dragon_runtime.metrics import CONTENT_TYPE, PeerMetrics
+from dragon_runtime.answering.metrics import CONTENT_TYPE, PeerMetrics
 from edge_daemon.answers import AnswerService
 
 

@@ -18,9 +18,10 @@ from typing import Any
 import httpx
 
 from dragon_core.errors import DragonError, OurError, SettingsError
-from dragon_runtime.llama_model import require_gguf
-from dragon_runtime.models import bundled_model, require_digest
-from dragon_runtime.mqtt_connection import tls_context
+from dragon_runtime.channel.connection import tls_context
+from dragon_runtime.engines.llama.model import require_gguf
+from dragon_runtime.models import bundled_model
+from dragon_runtime.models.resolving import require_digest
 from dragon_runtime.settings import BrokerSettings, ModelSettings
 from edge_daemon.fleet.identity import IdentityStore
 from edge_daemon.fleet.live import daemon_version

@@ -13,7 +13,7 @@ from typing import Annotated
 import msgspec
 
 from dragon_core.errors import OurError
-from dragon_core.fleet import CertificateRequest
+from dragon_core.fleet.messages import CertificateRequest
 from dragon_runtime.certificates import IssuedCertificate, KeyAndRequest, is_key_of, write_secret
 
 FOLDER, CURRENT, PENDING = "identity", "current", "pending"

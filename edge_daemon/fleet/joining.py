@@ -14,8 +14,8 @@ import aiomqtt
 import msgspec
 
 from dragon_core.errors import DragonError, OurError, PeerError, RetryableError
-from dragon_core.fleet import CertificateRequest, CertificateResponse, Refusal, decode, encode, secret_digest
-from dragon_core.join_token import JoinToken
+from dragon_core.fleet.join_token import JoinToken
+from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, Refusal, decode, encode, secret_digest
 from dragon_core.topics import JOIN_PREFIX, Topics
 from dragon_runtime.certificates import IssuedCertificate
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore, Membership

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from importlib import metadata
 
 from dragon_core.topics import Topics
-from dragon_runtime.logs import set_up_logging
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.process.logs import set_up_logging
 from edge_daemon.answers import RequestDefaults
 from edge_daemon.api.app import request_defaults
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore

@@ -11,11 +11,11 @@ from typing import Self
 import aiomqtt
 
 from dragon_core.errors import DragonError, ModelError, OurError, PeerError, RetryableError
-from dragon_core.fleet import Configuration, Desired, Presence, PresenceEvent, Reported, decode, encode
+from dragon_core.fleet.messages import Configuration, Desired, Presence, PresenceEvent, Reported, decode, encode
 from dragon_core.topics import FleetTopic, Topics
-from dragon_runtime.models import resolve_model
-from dragon_runtime.mqtt_connection import MqttConnection
-from dragon_runtime.tasks import end_tasks
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.models.resolving import resolve_model
+from dragon_runtime.process.tasks import end_tasks
 from edge_daemon.fleet.identity import DeviceIdentity
 from edge_daemon.fleet.traffic import Traffic
 from edge_daemon.fleet.twin import MODELS, Twin, configured

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Self
 
 from dragon_core.errors import DragonError, OurError, PeerError, RetryableError
-from dragon_core.fleet import CertificateRequest, CertificateResponse, Refusal, decode, encode
+from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, Refusal, decode, encode
 from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.certificates import KeyAndRequest
-from dragon_runtime.mqtt_connection import MqttConnection
-from dragon_runtime.tasks import end_tasks
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.process.tasks import end_tasks
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 
 logger = logging.getLogger(__name__)

@@ -3,10 +3,10 @@
 import statistics
 from collections import deque
 
-from dragon_core.fleet import LinkReport, Side
+from dragon_core.fleet.messages import LinkReport, Side
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
-from dragon_runtime.cloud_probe import CloudProbe
+from dragon_runtime.channel.probe import CloudProbe
 from dragon_runtime.settings import PlacementChoice
 
 NUM_RECENT = 20

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from dragon_core.fleet import Aggregation, Configuration, Desired, DeviceModel
+from dragon_core.fleet.messages import Aggregation, Configuration, Desired, DeviceModel
 from dragon_runtime.settings import LogLevel, ModelSettings, PlacementChoice
 from dragon_runtime.settings.groups import WeightingSettings
 from edge_daemon.settings import EdgeSettings

@@ -8,10 +8,10 @@ from typing import Any
 
 import kopf
 
-from dragon_operator import names
 from dragon_operator.kube import API_VERSIONS
-from dragon_operator.names import Key
-from dragon_operator.observed import CHILD_KINDS
+from dragon_operator.look.observed import CHILD_KINDS
+from dragon_operator.wanted import names
+from dragon_operator.wanted.names import Key
 
 
 class Watched:

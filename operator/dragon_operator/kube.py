@@ -11,8 +11,8 @@ from kubernetes.aio import client, config, dynamic
 from kubernetes.aio.client.exceptions import ApiException
 
 from dragon_core.errors import DragonError, RetryableError, SettingsError
-from dragon_operator import names
-from dragon_operator.deployment import Object
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Object
 
 logger = logging.getLogger(__name__)
 

@@ -17,7 +17,7 @@ from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
 
 from dragon_core.errors import OurError, SettingsError
 from dragon_operator.kube import Kube
-from dragon_runtime.tasks import end_tasks
+from dragon_runtime.process.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 

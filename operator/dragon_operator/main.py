@@ -21,7 +21,7 @@ def run(
     """Run until SIGTERM, in the cluster or with the current kubeconfig. Settings: docs/settings.md."""
     from dragon_operator import operator as running
     from dragon_operator.settings import OperatorSettings
-    from dragon_runtime.processes import run_daemon
+    from dragon_runtime.process.daemon import run_daemon
 
     raise typer.Exit(
         run_daemon(

@@ -10,17 +10,17 @@ from typing import Any, cast
 import kopf
 
 from dragon_core.errors import OurError
-from dragon_operator import names
-from dragon_operator.device_keeper import DeviceKeeper
+from dragon_operator.devices.device_keeper import DeviceKeeper
 from dragon_operator.handlers import Watched, make_registry, make_settings
 from dragon_operator.kube import Kube, connected
 from dragon_operator.lease import leading, own_namespace
+from dragon_operator.look.reconcile import Reconciler
 from dragon_operator.metrics import OperatorMetrics
-from dragon_operator.names import Key
-from dragon_operator.reconcile import Reconciler
 from dragon_operator.settings import OperatorSettings
+from dragon_operator.wanted import names
+from dragon_operator.wanted.names import Key
 from dragon_operator.work import WorkQueue
-from dragon_runtime.health_server import serving
+from dragon_runtime.process.health_server import serving
 
 logger = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from dragon_core.errors import DragonError, RetryableError
-from dragon_runtime.tasks import end_tasks
+from dragon_runtime.process.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 

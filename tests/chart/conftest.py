@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from local_cluster.control_plane import ControlPlane
+from local_cluster.tools import tools
 from tests.chart.helm import Helm
 from tests.chart.schemas import LOCATION, write_schemas
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.kubernetes_cluster.tools import tools
 
 Conforms = Callable[[str], str]
 """Complaints about the objects in a text of YAML; empty when there are none."""

@@ -7,8 +7,8 @@ from typing import Any
 from prometheus_client import CollectorRegistry
 
 from dragon_operator.metrics import OperatorMetrics
-from dragon_runtime.metrics import PeerMetrics
-from dragon_runtime.triton_metrics import CausalLmMetrics
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.hosting.metrics import CausalLmMetrics
 
 _PARTS = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count")}
 

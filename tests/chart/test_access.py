@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dragon_operator import rbac
+from dragon_operator.look import rbac
 from tests.chart.helm import NAMESPACE, Helm, of_kind, one
 
 ROLES = ("Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding")

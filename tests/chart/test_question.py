@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dragon_core.errors import EngineError
-from dragon_runtime.answer_schema import BothSides
+from dragon_runtime.answering.summary import BothSides
 from edge_daemon.answers import Readiness
 from tests.chart.helm import CHART
 from tests.fakes.answers import ALL_GOOD, BAD, ScriptedAnswers, hello, summary, token

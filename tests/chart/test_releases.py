@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from dragon_operator import names
+from dragon_operator.wanted import names
+from local_cluster.control_plane import ControlPlane
+from local_cluster.waiting import wait_until
 from tests.chart.helm import CHART, EVERYTHING, NAMESPACE, RELEASE, ROOT, Helm
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(600)
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubernetes_cluster.objects import Objects
-from tests.waiting import wait_until
+from local_cluster.objects import Objects
+from local_cluster.waiting import wait_until
 
 VARIABLE = "DRAGON_E2E_KUBECONFIG"
 

@@ -12,10 +12,10 @@ from typing import Any
 
 import yaml
 
-from dragon_runtime.mosquitto import free_port
-from tests.kubernetes_cluster.node_layout import DEVICE_NAMESPACE, NODE
-from tests.kubernetes_cluster.tools import tools
-from tests.waiting import wait_until
+from dragon_runtime.servers.mosquitto import free_port
+from local_cluster.node_layout import DEVICE_NAMESPACE, NODE
+from local_cluster.tools import tools
+from local_cluster.waiting import wait_until
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "support"

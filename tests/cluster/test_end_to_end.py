@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
+from local_cluster.waiting import wait_until
 from tests.cluster.stack import NAMESPACE, ROOT, Cluster, OutsideDevice
-from tests.waiting import wait_until
 
 pytestmark = pytest.mark.timeout(1500)
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from tests.kubernetes_cluster.node_layout import DEVICE_NAMESPACE, ECHO_IMAGE, NODE, NODE_ADDRESS
-from tests.kubernetes_cluster.objects import Objects
-from tests.waiting import wait_until
+from local_cluster.node_layout import DEVICE_NAMESPACE, ECHO_IMAGE, NODE, NODE_ADDRESS
+from local_cluster.objects import Objects
+from local_cluster.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)

@@ -6,10 +6,10 @@ from collections.abc import AsyncGenerator, Iterator
 import pytest
 
 from dragon_operator.kube import Kube, connected
+from local_cluster.control_plane import ControlPlane
+from local_cluster.waiting import wait_until
 from tests.control_plane.deployments import WRITES_PER_SECOND
 from tests.control_plane.running_operator import CRDS
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="session")

@@ -10,16 +10,16 @@ import yaml
 from kubernetes.client import ApiException
 from kubernetes.dynamic.exceptions import NotFoundError
 
-from dragon_operator import names
 from dragon_operator.kube import Kube
+from dragon_operator.look.reconcile import Reconciler
 from dragon_operator.metrics import OperatorMetrics
-from dragon_operator.reconcile import Reconciler
 from dragon_operator.settings import OperatorSettings
+from dragon_operator.wanted import names
+from local_cluster.objects import Objects
+from local_cluster.waiting import wait_until
 from tests.control_plane.running_operator import CRDS
 from tests.fakes.fleet_view import NoFleet
-from tests.fleet_broker import FleetBroker
-from tests.kubernetes_cluster.objects import Objects
-from tests.waiting import wait_until
+from tests.servers.fleet_broker import FleetBroker
 
 DIGEST = "0" * 64
 SPEC: dict[str, Any] = {

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 import yaml
 
-from dragon_runtime.mosquitto import free_port
-from tests.waiting import wait_until
+from dragon_runtime.servers.mosquitto import free_port
+from local_cluster.waiting import wait_until
 
 CRDS = Path(__file__).resolve().parents[2] / "crds"
 

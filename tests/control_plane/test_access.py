@@ -3,11 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-from dragon_operator import names, rbac
+from dragon_operator.look import rbac
+from dragon_operator.wanted import names
+from local_cluster.control_plane import ControlPlane
+from local_cluster.waiting import wait_until
 from tests.control_plane.deployments import condition, resource
 from tests.control_plane.running_operator import RunningOperator
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.waiting import wait_until
 
 RBAC_VERSION = "rbac.authorization.k8s.io/v1"
 ACCOUNT = "dragon-operator"

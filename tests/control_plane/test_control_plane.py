@@ -3,9 +3,9 @@
 import pytest
 from kubernetes.client import ApiException
 
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.kubernetes_cluster.objects import Objects
-from tests.waiting import wait_until
+from local_cluster.control_plane import ControlPlane
+from local_cluster.objects import Objects
+from local_cluster.waiting import wait_until
 
 
 def config_map(name: str, **metadata: object) -> dict[str, object]:

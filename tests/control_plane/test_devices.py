@@ -12,14 +12,14 @@ from cryptography import x509
 from dragon_core.errors import OurError
 from dragon_core.topics import Topics
 from dragon_core.types import WeightingRule
-from dragon_operator import names
+from dragon_operator.wanted import names
 from dragon_runtime.settings import PlacementChoice
+from local_cluster.control_plane import ControlPlane
+from local_cluster.objects import Objects
 from tests.control_plane.deployments import apply_once_let_in, deploy_beside, older_definition_of
 from tests.control_plane.running_operator import CRDS, RunningOperator
-from tests.fleet_broker import FleetBroker
-from tests.fleet_device import FleetDevice, enrol
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.kubernetes_cluster.objects import Objects
+from tests.servers.fleet_broker import FleetBroker
+from tests.servers.fleet_device import FleetDevice, enrol
 
 DEADLINE = 60
 

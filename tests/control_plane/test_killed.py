@@ -6,12 +6,12 @@ from typing import Any
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dragon_operator import names
-from dragon_operator.deployment import Object
 from dragon_operator.kube import Kube
-from dragon_operator.observed import CHILD_KINDS
+from dragon_operator.look.observed import CHILD_KINDS
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Object
+from local_cluster.control_plane import ControlPlane
 from tests.control_plane.deployments import WRITES_PER_SECOND, reconciler, resource
-from tests.kubernetes_cluster.control_plane import ControlPlane
 
 FULL: dict[str, Any] = {
     "triton": {"cache": {"size": "1Gi"}},

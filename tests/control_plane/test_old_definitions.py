@@ -4,11 +4,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from dragon_operator import names
 from dragon_operator.kube import Kube
+from dragon_operator.wanted import names
+from local_cluster.control_plane import ControlPlane
 from tests.control_plane.deployments import apply_once_let_in, condition, older_definition_of, reconciler, resource
 from tests.control_plane.running_operator import CRDS
-from tests.kubernetes_cluster.control_plane import ControlPlane
 
 
 @pytest.fixture

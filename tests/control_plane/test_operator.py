@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from dragon_core.join_token import JoinToken
-from dragon_operator import names
+from dragon_core.fleet.join_token import JoinToken
+from dragon_operator.wanted import names
 from dragon_runtime.certificates import CertificateAuthority
+from local_cluster.control_plane import ControlPlane
+from local_cluster.waiting import wait_until
 from tests.control_plane.deployments import condition, has, play_kubelet, resource, wait_for
 from tests.control_plane.running_operator import RunningOperator
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.waiting import wait_until
 
 
 @pytest.fixture

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 from kubernetes.client import ApiException
 
-from dragon_operator import names
+from dragon_operator.wanted import names
+from local_cluster.control_plane import ControlPlane
 from tests.control_plane.deployments import resource
-from tests.kubernetes_cluster.control_plane import ControlPlane
 
 MILVUS = {"uri": "http://milvus:19530"}
 BROKER = {"host": "mqtt.example", "secretRef": {"name": "ca"}}

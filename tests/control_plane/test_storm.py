@@ -12,19 +12,19 @@ from typing import Any
 import httpx
 import pytest
 
-from dragon_core.fleet import LinkReport, Presence, PresenceEvent, encode
+from dragon_core.fleet.messages import LinkReport, Presence, PresenceEvent, encode
 from dragon_core.topics import FleetTopic, Topics
-from dragon_operator import names
 from dragon_operator.fleet.security_plan import DEVICE_MARK, DEVICE_ROLE
-from dragon_runtime.mosquitto_cluster import SECURITY_FILE, both_ways
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_operator.objects.broker_files import SECURITY_FILE, both_ways
+from dragon_operator.wanted import names
+from dragon_runtime.channel.connection import MqttConnection
 from edge_daemon.fleet.member import new_session
+from local_cluster.control_plane import ControlPlane
+from local_cluster.objects import Objects
+from local_cluster.waiting import wait_until
 from tests.control_plane.deployments import deploy_beside
 from tests.control_plane.running_operator import RunningOperator
-from tests.fleet_broker import FleetBroker
-from tests.kubernetes_cluster.control_plane import ControlPlane
-from tests.kubernetes_cluster.objects import Objects
-from tests.waiting import wait_until
+from tests.servers.fleet_broker import FleetBroker
 
 pytestmark = pytest.mark.timeout(900)
 

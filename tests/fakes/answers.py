@@ -6,7 +6,14 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 
 from dragon_core.types import CouplingKind, WeightingRule
-from dragon_runtime.answer_schema import BothSides, BytesSent, DocumentShare, DragonSummary, DroppedMass, WastedSteps
+from dragon_runtime.answering.summary import (
+    BothSides,
+    BytesSent,
+    DocumentShare,
+    DragonSummary,
+    DroppedMass,
+    WastedSteps,
+)
 from edge_daemon.answers import AnswerRequest, AnswerSummary, AnswerToken, Check, Readiness, TopToken
 
 GOOD = Check(is_ready=True, message="fine")

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 
 from dragon_core.errors import DocumentError
-from dragon_runtime.document_text import document_id, media_type_of
-from dragon_runtime.documents import Added, DocumentPage, IngestionState, StoredDocument
+from dragon_runtime.documents.service import Added, DocumentPage, IngestionState, StoredDocument
+from dragon_runtime.documents.text import document_id, media_type_of
 from dragon_runtime.interfaces import Passage
 
 

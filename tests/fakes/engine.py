@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from dragon_core.errors import CapacityError, EngineError
 from dragon_core.mixture import publish
 from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback, Step, Vocabulary
+from dragon_runtime.answering.preparation import Preparation
 from dragon_runtime.interfaces import EngineRequest, FailureListener, Passage, StepListener
-from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import PeerSettings, WeightingSettings
 
 END = 0

@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from dragon_operator.conditions import State
-from dragon_operator.credentials import Credentials
-from dragon_operator.deployment import Deployment
+from dragon_operator.credentials.credentials import Credentials
+from dragon_operator.look.conditions import State
+from dragon_operator.wanted.deployment import Deployment
 
 
 class NoFleet:

@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 from cloud_peer.worker import CloudWorker
 from dragon_core import codec
+from dragon_core.link import LinkEstimate
 from dragon_core.messages import PROTOCOL_VERSION, AnyMessage, ChatMessage, Envelope, Open
 from dragon_core.session.events import Closed, Emit
-from dragon_core.session.link import LinkEstimate
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
-from dragon_core.session.wire import Wire
 from dragon_core.types import CouplingKind
-from dragon_runtime.driver import SessionDriver
-from dragon_runtime.memory_channel import MemoryChannel
-from dragon_runtime.metrics import PeerMetrics
-from dragon_runtime.preparation import Preparation
+from dragon_core.wire import Wire
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.channel.memory import MemoryChannel
 from tests.fakes.engine import WritingEngine, preparation_of
 
 

@@ -9,7 +9,7 @@ import httpx
 from openai import AsyncOpenAI
 from pydantic import SecretStr
 
-from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.answering.metrics import PeerMetrics
 from edge_daemon.answers import AnswerService
 from edge_daemon.api.app import create_app, serving
 from edge_daemon.settings import ApiSettings

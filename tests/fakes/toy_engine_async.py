@@ -11,9 +11,9 @@ from dragon_core.distribution import quantise_weight
 from dragon_core.errors import CapacityError, EngineError, OurError, PromptTooLongError
 from dragon_core.types import Command, Feed, Step, Vocabulary
 from dragon_core.weighting import constant_weight
+from dragon_runtime.engines.planned_branches import PlannedBranches
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
-from dragon_runtime.planned_branches import PlannedBranches
-from tests.fakes.toy_engine import END, TOY_VOCABULARY, ToySequences
+from simulator.toy_engine import END, TOY_VOCABULARY, ToySequences
 
 TOY_TEMPLATE = "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}assistant:"
 END_TEXT = "<end>"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dragon_core.messages import ChatMessage
 from dragon_core.types import Peer
 from dragon_runtime.interfaces import Passage
-from tests.engine_pair import Asked, EnginePair, Way
+from tests.contracts.engine_pair import Asked, EnginePair, Way
 from tests.fakes.engine import FlatEmbedder
 from tests.fakes.toy_engine_async import ToyEngine
 

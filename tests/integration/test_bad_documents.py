@@ -10,8 +10,8 @@ import httpx
 import pytest
 from pypdf import PdfReader, PdfWriter
 
-from tests.daemon import Daemon
-from tests.waiting import wait_until
+from local_cluster.waiting import wait_until
+from tests.servers.daemon import Daemon
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -16,8 +16,8 @@ from openai import BadRequestError, OpenAI
 
 from dragon_cli.stack import Stack
 from dragon_runtime.models import bundled_model
-from tests.daemon import Daemon
-from tests.local_stack import dragonctl
+from tests.servers.daemon import Daemon
+from tests.servers.local_stack import dragonctl
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

@@ -11,14 +11,15 @@ import pytest
 from dragon_core.errors import ModelError, OurError
 from dragon_core.messages import ChatMessage, FinishReason, vocabulary_fingerprint
 from dragon_core.types import Peer
-from dragon_runtime.embedders import open_embedder
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.embedding.llama import LlamaEmbedder
+from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import Passage
-from dragon_runtime.llama_embedder import LlamaEmbedder
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.models import bundled_model, resolve_model
+from dragon_runtime.models import bundled_model
+from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings
-from tests.engine_pair import Asked, EnginePair, Way
-from tests.tiny_model import bundled_tokeniser, write_tiny_model
+from tests.contracts.engine_pair import Asked, EnginePair, Way
+from tests.fakes.tiny_model import bundled_tokeniser, write_tiny_model
 
 pytestmark = pytest.mark.integration
 

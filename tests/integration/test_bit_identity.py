@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from dragon_runtime.llama_model import LlamaModel
-from dragon_runtime.llama_scheduler import MAX_FED_TOKENS
-from dragon_runtime.llama_sequences import LlamaSequences, Piece
+from dragon_runtime.engines.llama.branches import MAX_FED_TOKENS
+from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
+from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.models import bundled_model
 
 pytestmark = pytest.mark.integration

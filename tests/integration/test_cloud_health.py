@@ -9,10 +9,10 @@ import httpx
 import pytest
 import yaml
 
-from dragon_runtime.mosquitto import free_port
-from tests.broker import Broker
-from tests.tiny_model import write_tiny_model
-from tests.waiting import wait_until
+from dragon_runtime.servers.mosquitto import free_port
+from local_cluster.waiting import wait_until
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.broker import Broker
 
 pytestmark = pytest.mark.integration
 

@@ -8,7 +8,7 @@ import httpx
 import pytest
 from openai import APIError, OpenAI
 
-from tests.daemon import Daemon
+from tests.servers.daemon import Daemon
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(240)]
 

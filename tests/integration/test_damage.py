@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from dragon_core.errors import StoreError
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.milvus_store import MilvusStore
-from dragon_runtime.minilm_embedder import MiniLmEmbedder
-from tests.daemon import Daemon
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.embedding.minilm import MiniLmEmbedder
+from dragon_runtime.store.milvus import MilvusStore
 from tests.integration.test_documents import documents
+from tests.servers.daemon import Daemon
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(180)]
 

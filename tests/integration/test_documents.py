@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 
 from dragon_core.errors import DocumentError, StoreError
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.documents import IngestionState
-from dragon_runtime.ingestion import Ingestion, add_folder
-from dragon_runtime.milvus_store import MilvusStore
-from dragon_runtime.minilm_embedder import MiniLmEmbedder
+from dragon_runtime.documents.ingestion import Ingestion, add_folder
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.documents.service import IngestionState
+from dragon_runtime.embedding.minilm import MiniLmEmbedder
+from dragon_runtime.store.milvus import MilvusStore
 
 pytestmark = pytest.mark.integration
 

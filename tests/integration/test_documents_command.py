@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from tests.integration.test_documents import documents
 
 pytestmark = pytest.mark.integration

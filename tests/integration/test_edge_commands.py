@@ -17,12 +17,12 @@ import httpx
 import pytest
 import yaml
 
-from dragon_core.fleet import Configuration, DeviceModel, Reported, SamplingDefaults
+from dragon_core.fleet.messages import Configuration, DeviceModel, Reported, SamplingDefaults
 from dragon_operator.fleet import DesiredDevice, Fleet, PresenceState
-from dragon_runtime.mosquitto import free_port
-from tests.fleet_broker import FleetBroker, find_plugin
+from dragon_runtime.servers.mosquitto import free_port
+from tests.fakes.tiny_model import write_tiny_model
 from tests.integration.test_fleet import TOPICS, Office, report_of, until, until_state
-from tests.tiny_model import write_tiny_model
+from tests.servers.fleet_broker import FleetBroker, find_plugin
 
 pytestmark = [
     pytest.mark.integration,

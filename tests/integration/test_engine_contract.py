@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from dragon_runtime.llama_engine import LlamaEngine
+from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.models import bundled_model
-from tests.engine_contract import EngineContract
-from tests.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
-from tests.tiny_model import write_tiny_model
+from tests.contracts.engine import EngineContract
+from tests.contracts.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
+from tests.fakes.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.integration
 

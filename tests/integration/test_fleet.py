@@ -15,8 +15,8 @@ import msgspec
 import pytest
 
 from dragon_core.errors import OurError, RetryableError
-from dragon_core.fleet import Configuration, SamplingDefaults, configuration_version, secret_digest
-from dragon_core.join_token import JoinToken
+from dragon_core.fleet.join_token import JoinToken
+from dragon_core.fleet.messages import Configuration, SamplingDefaults, configuration_version, secret_digest
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator.fleet import (
     DesiredDevice,
@@ -28,12 +28,12 @@ from dragon_operator.fleet import (
     PresenceState,
 )
 from dragon_runtime.certificates import CertificateFolder, IssuedCertificate
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
 from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 from edge_daemon.fleet.joining import TokenRefusedError
 from edge_daemon.settings import EdgeSettings
-from tests.fleet_broker import FleetBroker, find_plugin
-from tests.fleet_device import FleetDevice, enrol
+from tests.servers.fleet_broker import FleetBroker, find_plugin
+from tests.servers.fleet_device import FleetDevice, enrol
 
 pytestmark = [
     pytest.mark.integration,

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from dragon_core.types import Command, Drop, Fork, Rollback, Step
+from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import EngineRequest
-from dragon_runtime.llama_engine import LlamaEngine
-from tests.engine_limits_contract import SIDE
-from tests.engine_sessions import MAIN, DrivenSession, assert_same, driven, fresh_steps, request_of, tokens_of
-from tests.watched_engine import WatchedSequences, num_dropped, watched_engine
+from tests.contracts.engine_limits import SIDE
+from tests.contracts.engine_sessions import MAIN, DrivenSession, assert_same, driven, fresh_steps, request_of, tokens_of
+from tests.contracts.watched_engine import WatchedSequences, num_dropped, watched_engine
 
 pytestmark = pytest.mark.integration
 

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from dragon_core.types import BranchId, Drop, Feed, Fork, Rollback, Step
+from dragon_runtime.engines.llama.batches import Answer
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.llama.session import LlamaSession
 from dragon_runtime.interfaces import EngineRequest
-from dragon_runtime.llama_batches import Answer
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.llama_session import LlamaSession
-from tests.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
-from tests.watched_engine import WatchedSequences, num_dropped, watched_engine
+from tests.contracts.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
+from tests.contracts.watched_engine import WatchedSequences, num_dropped, watched_engine
 
 pytestmark = pytest.mark.integration
 
@@ -73,7 +73,7 @@ class Ahead:
 
 @pytest.fixture
 async def ahead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Ahead]:
-    caplog.set_level(logging.DEBUG, logger="dragon_runtime.llama_engine")
+    caplog.set_level(logging.DEBUG, logger="dragon_runtime.engines.llama.engine")
     async with watched_engine(tmp_path, is_listener_elsewhere=True) as (engine, memory):
         ahead = Ahead(engine, memory)
         yield ahead

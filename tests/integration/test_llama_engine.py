@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 
 from dragon_core.errors import EngineError
 from dragon_core.types import WeightingRule
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.llama_model import LlamaModel
-from dragon_runtime.llama_sequences import DecodeAborted, LlamaSequences, Piece
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.llama.memory import DecodeAborted, LlamaSequences, Piece
+from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.models import bundled_model
-from tests.engine_sessions import (
+from tests.contracts.engine_sessions import (
     NUM_SEQUENCES,
     DrivenSession,
     assert_same,
@@ -25,7 +25,7 @@ from tests.engine_sessions import (
     request_of,
     tokens_of,
 )
-from tests.watched_engine import WatchedSequences, num_dropped, watched_engine
+from tests.contracts.watched_engine import WatchedSequences, num_dropped, watched_engine
 
 pytestmark = pytest.mark.integration
 

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 
 from dragon_core.errors import ModelError
-from dragon_runtime.models import resolve_model
+from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings
-from tests.bucket import BUCKET, KEY_ID, REGION, SECRET_KEY, is_signed
-from tests.registry import PASSWORD, USER, Registry
+from tests.servers.bucket import BUCKET, KEY_ID, REGION, SECRET_KEY, is_signed
+from tests.servers.registry import PASSWORD, USER, Registry
 
 pytestmark = pytest.mark.integration
 

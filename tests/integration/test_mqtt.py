@@ -10,10 +10,10 @@ import pytest
 
 from dragon_core.topics import Topics
 from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
-from dragon_runtime.mqtt_channel import CloudChannels, EdgeChannels, MqttChannel
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.channel.mqtt import CloudChannels, EdgeChannels, MqttChannel
 from dragon_runtime.settings.groups import BrokerSettings
-from tests.broker import Broker
+from tests.servers.broker import Broker
 
 pytestmark = pytest.mark.integration
 

@@ -9,12 +9,12 @@ import pytest_asyncio
 
 from dragon_core.messages import ChatMessage, FinishReason
 from dragon_core.types import Peer, WeightingRule
-from dragon_runtime.embedders import BUNDLED, open_embedder
+from dragon_runtime.channel.memory import MemoryChannel
+from dragon_runtime.embedding.choice import BUNDLED, open_embedder
+from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import Embedder, Passage
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.memory_channel import MemoryChannel
 from dragon_runtime.models import bundled_model
-from tests.engine_pair import Asked, EnginePair, Way
+from tests.contracts.engine_pair import Asked, EnginePair, Way
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 

@@ -15,9 +15,10 @@ import yaml
 from openai import OpenAI
 
 from dragon_cli.stack import Stack
-from dragon_runtime.answer_schema import DragonSummary
-from dragon_runtime.mosquitto import free_port
-from tests.local_stack import (
+from dragon_runtime.answering.summary import DragonSummary
+from dragon_runtime.servers.mosquitto import free_port
+from local_cluster.waiting import wait_until
+from tests.servers.local_stack import (
     Streamed,
     ask,
     at_piece,
@@ -28,7 +29,6 @@ from tests.local_stack import (
     stream,
     wait_until_mixing,
 )
-from tests.waiting import wait_until
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 
 from dragon_core.types import BranchId, Feed
-from dragon_runtime.embedders import open_embedder
-from dragon_runtime.llama_engine import LlamaEngine
-from dragon_runtime.triton_tensors import (
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.triton.tensors import (
     Operation,
     Tensors,
     command_numbers,
@@ -26,8 +26,8 @@ from dragon_runtime.triton_tensors import (
     text,
     texts,
 )
-from tests.engine_sessions import assert_same, fresh_steps, request_of
-from tests.tiny_model import write_tiny_model
+from tests.contracts.engine_sessions import assert_same, fresh_steps, request_of
+from tests.fakes.tiny_model import write_tiny_model
 
 pytestmark = pytest.mark.integration
 

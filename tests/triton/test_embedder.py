@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dragon_core.errors import EngineError
-from dragon_runtime.embedders import open_embedder
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_embedder import TritonEmbedder
-from tests.tiny_model import write_tiny_model
-from tests.triton_process import TritonProcess, triton_server
+from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.embedding.triton import TritonEmbedder
+from dragon_runtime.engines.triton.client import TritonClient
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.triton_process import TritonProcess, triton_server
 
 pytestmark = pytest.mark.integration
 

@@ -13,14 +13,15 @@ import pytest
 from dragon_core.errors import DragonError, EngineError, OurError
 from dragon_core.types import WeightingRule
 from dragon_runtime.certificates import CertificateFolder
-from dragon_runtime.llama_engine import LlamaEngine
+from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.triton.client import TritonClient
+from dragon_runtime.engines.triton.engine import MODEL, TritonEngine, TritonSession
+from dragon_runtime.engines.triton.tensors import Operation, Tensors, open_tensors, request_tensor, text
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import MODEL, TritonEngine, TritonSession
-from dragon_runtime.triton_tensors import Operation, Tensors, open_tensors, request_tensor, text
-from tests.engine_contract import EngineContract
-from tests.engine_sessions import (
+from local_cluster.waiting import wait_until
+from tests.contracts.engine import EngineContract
+from tests.contracts.engine_sessions import (
     CONTEXT_LENGTH,
     NUM_SEQUENCES,
     DrivenSession,
@@ -30,9 +31,8 @@ from tests.engine_sessions import (
     request_of,
     tokens_of,
 )
-from tests.tiny_model import write_tiny_model
-from tests.triton_process import TritonProcess, triton_server
-from tests.waiting import wait_until
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.triton_process import TritonProcess, triton_server
 
 pytestmark = pytest.mark.integration
 

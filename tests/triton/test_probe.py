@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from dragon_runtime.mosquitto import free_port
-from dragon_runtime.triton_client import TritonClient
-from dragon_runtime.triton_engine import TritonEngine
-from dragon_runtime.triton_server import find_triton, prepare, server_command
-from tests.engine_sessions import DrivenSession, request_of
-from tests.tiny_model import write_tiny_model
-from tests.triton_process import TritonProcess
-from tests.waiting import wait_until
+from dragon_runtime.engines.triton.client import TritonClient
+from dragon_runtime.engines.triton.engine import TritonEngine
+from dragon_runtime.servers.mosquitto import free_port
+from dragon_runtime.servers.triton_server import find_triton, prepare, server_command
+from local_cluster.waiting import wait_until
+from tests.contracts.engine_sessions import DrivenSession, request_of
+from tests.fakes.tiny_model import write_tiny_model
+from tests.servers.triton_process import TritonProcess
 
 pytestmark = pytest.mark.integration
 

@@ -10,7 +10,7 @@ import pytest
 from openai import OpenAI
 
 from dragon_cli.stack import Stack
-from tests.local_stack import Streamed, ask, at_piece, dragonctl, pid_of, stream, wait_until_mixing
+from tests.servers.local_stack import Streamed, ask, at_piece, dragonctl, pid_of, stream, wait_until_mixing
 
 pytestmark = [pytest.mark.integration, pytest.mark.timeout(300)]
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from dragon_runtime.mosquitto import find_mosquitto, free_port
-from tests.waiting import wait_until
+from dragon_runtime.servers.mosquitto import find_mosquitto, free_port
+from local_cluster.waiting import wait_until
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "images"

@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 
 from dragon_core.errors import DragonError, PeerError
-from dragon_core.fleet import CertificateRequest, CertificateResponse, decode, encode
+from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, decode, encode
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator.fleet.enrolment import Enrolment
 from dragon_operator.fleet.values import DesiredDevice
-from dragon_runtime.mqtt_connection import MqttConnection
-from dragon_runtime.tasks import end_tasks
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.process.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,7 @@ import logging
 from collections.abc import Awaitable, Callable
 
 from dragon_core.errors import DragonError, PeerError
-from dragon_core.fleet import CertificateRequest, CertificateResponse, Refusal, Reported, request_digest
+from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, Refusal, Reported, request_digest
 from dragon_operator.fleet.values import DesiredDevice, Issued
 from dragon_runtime.certificates import IssuedCertificate
 

@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Self
 
 from dragon_core.errors import DragonError, OurError, RetryableError
-from dragon_core.fleet import Desired, Reported, configuration_version, encode
+from dragon_core.fleet.messages import Desired, Reported, configuration_version, encode
 from dragon_core.topics import FleetTopic, Topics, require_device_name
 from dragon_operator.fleet.desk import EnrolmentDesk
 from dragon_operator.fleet.dynamic_security import DynamicSecurity
@@ -19,9 +19,9 @@ from dragon_operator.fleet.inbox import Inbox
 from dragon_operator.fleet.presence import PresenceState, PresenceTable
 from dragon_operator.fleet.security_plan import close_join, plan_security, retained_topics
 from dragon_operator.fleet.values import DesiredDevice, DeviceReport, FleetSummary, SyncResult
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
+from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.settings.groups import BrokerSettings
-from dragon_runtime.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 

@@ -5,10 +5,10 @@ import logging
 from collections.abc import Callable, Collection
 
 from dragon_core.errors import PeerError
-from dragon_core.fleet import LinkReport, Presence, PresenceEvent, Reported, decode
+from dragon_core.fleet.messages import LinkReport, Presence, PresenceEvent, Reported, decode
 from dragon_core.topics import FleetTopic, Topics
 from dragon_operator.fleet.presence import PresenceTable
-from dragon_runtime.mqtt_connection import MqttConnection
+from dragon_runtime.channel.connection import MqttConnection
 
 logger = logging.getLogger(__name__)
 

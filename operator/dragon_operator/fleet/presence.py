@@ -4,7 +4,7 @@ import enum
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from dragon_core.fleet import PresenceEvent
+from dragon_core.fleet.messages import PresenceEvent
 
 STALE_HEARTBEATS, LOST_HEARTBEATS = 3, 10
 

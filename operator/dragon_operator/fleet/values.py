@@ -4,7 +4,7 @@ import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from dragon_core.fleet import Configuration, LinkReport, Reported, secret_digest
+from dragon_core.fleet.messages import Configuration, LinkReport, Reported, secret_digest
 from dragon_operator.fleet.presence import PresenceReason, PresenceState
 
 NOTHING_SET = Configuration()

@@ -1,18 +1,18 @@
 """A managed mosquitto broker: its configuration, a Deployment, and the Service devices reach."""
 
 from dragon_core.topics import Topics
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object, digest
-from dragon_operator.names import Component
-from dragon_operator.objects.metadata import container, metadata, pod_template, secret_volume, service
-from dragon_operator.spec import ManagedBroker
-from dragon_runtime.mosquitto_cluster import (
+from dragon_operator.objects.broker_files import (
     BROKER_PORT,
     ENROLMENT_PORT,
     SECURITY_FILE,
     cluster_configuration,
     initial_security,
 )
+from dragon_operator.objects.metadata import container, metadata, pod_template, secret_volume, service
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object, digest
+from dragon_operator.wanted.names import Component
+from dragon_operator.wanted.spec import ManagedBroker
 
 CONFIGURATION_FILE = "mosquitto.conf"
 

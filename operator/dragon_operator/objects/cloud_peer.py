@@ -6,13 +6,13 @@ from typing import Any
 import msgspec
 import yaml
 
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object, digest
-from dragon_operator.names import Component
 from dragon_operator.objects.metadata import container, disruption_budget, metadata, pod_template, secret_volume
 from dragon_operator.objects.scaling import autoscalers, replicas
-from dragon_operator.sources import volume_path
-from dragon_operator.spec import Aggregation, Pods
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object, digest
+from dragon_operator.wanted.names import Component
+from dragon_operator.wanted.sources import volume_path
+from dragon_operator.wanted.spec import Aggregation, Pods
 
 SETTINGS_FILE = "settings.yaml"
 TRITON_TLS_FOLDER = f"{names.CONFIG_FOLDER}/triton-tls"

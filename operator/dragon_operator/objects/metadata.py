@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object
-from dragon_operator.names import Component
-from dragon_operator.spec import Pods
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.names import Component
+from dragon_operator.wanted.spec import Pods
 
 READY_SECONDS = 5
 

@@ -1,10 +1,10 @@
 """A managed Milvus standalone server: a StatefulSet with its volume, and its Service."""
 
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object, digest
-from dragon_operator.names import Component
 from dragon_operator.objects.metadata import container, metadata, pod_template, service
-from dragon_operator.spec import ManagedMilvus
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object, digest
+from dragon_operator.wanted.names import Component
+from dragon_operator.wanted.spec import ManagedMilvus
 
 MILVUS_FOLDER = "/var/lib/milvus"
 SETTLE_SECONDS = 10

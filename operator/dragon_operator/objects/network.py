@@ -1,10 +1,10 @@
 """Network policies: devices reach the broker, cloud peers reach Triton and Milvus, nobody else does."""
 
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object
-from dragon_operator.names import Component
+from dragon_operator.objects.broker_files import BROKER_PORT, ENROLMENT_PORT
 from dragon_operator.objects.metadata import metadata
-from dragon_runtime.mosquitto_cluster import BROKER_PORT, ENROLMENT_PORT
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.names import Component
 
 WORKERS = (Component.CLOUD_PEER, Component.DOCUMENTS)
 

@@ -1,9 +1,9 @@
 """How many pods a component has: a number of the spec, or one that an autoscaler writes."""
 
-from dragon_operator.deployment import Deployment, Object
-from dragon_operator.names import Component
 from dragon_operator.objects.metadata import metadata
-from dragon_operator.spec import ScaledPods
+from dragon_operator.wanted.deployment import Deployment, Object
+from dragon_operator.wanted.names import Component
+from dragon_operator.wanted.spec import ScaledPods
 
 
 def replicas(deployment: Deployment, pods: ScaledPods) -> Object:

@@ -1,11 +1,11 @@
 """Triton with its models: one Deployment, its Service, and the volume that keeps a downloaded model."""
 
-from dragon_operator import names
-from dragon_operator.deployment import Deployment, Object, digest
-from dragon_operator.names import Component
 from dragon_operator.objects.metadata import container, metadata, pod_template, secret_volume, service
 from dragon_operator.objects.scaling import autoscalers, replicas
-from dragon_operator.sources import VolumePath, volume_path
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment, Object, digest
+from dragon_operator.wanted.names import Component
+from dragon_operator.wanted.sources import VolumePath, volume_path
 
 MODELS_FOLDER = "/opt/models"
 REPOSITORY_FOLDER = "/repository"

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from dragon_cli.asking import BOTH_COLOUR, CLOUD_COLOUR, DEGRADED_COLOUR, EDGE_COLOUR, colour_of
 from dragon_cli.main import app
 from dragon_core.errors import EngineError, StoreFullError
-from dragon_runtime.answer_schema import DragonSummary
+from dragon_runtime.answering.summary import DragonSummary
 from tests.fakes.answers import ScriptedAnswers, summary, token
 from tests.fakes.documents import DocumentsInMemory
 from tests.fakes.served_api import ServedApi, served_api

@@ -28,7 +28,7 @@ from dragon_core.errors import ModelError, OurError, SettingsError
 from dragon_core.types import WeightingRule
 from dragon_runtime.settings import load_settings
 from edge_daemon.settings import EdgeSettings
-from tests.waiting import wait_until
+from local_cluster.waiting import wait_until
 
 QUIET = Console(file=io.StringIO())
 

@@ -27,7 +27,7 @@ from dragon_core.messages import (
     TopToken,
 )
 from dragon_core.types import Cut, Peer
-from tests.fakes.toy_engine import TOY_VOCABULARY
+from simulator.toy_engine import TOY_VOCABULARY
 
 SIZE = len(TOY_VOCABULARY)
 FAR = 1_000_000

@@ -15,9 +15,9 @@ from dragon_core.distribution import cut
 from dragon_core.errors import PeerError
 from dragon_core.messages import AnyMessage, Envelope, Target, TargetDetail, TopToken
 from dragon_core.types import Cut, Published
-from tests.oracle import Question
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.samples import BODY, SIZE, messages
 
 REQUEST = PeerPair(Question(), Schedule()).open()

@@ -2,13 +2,16 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dragon_core.coupling import Coupling, SharedNoise, make_coupling
+from dragon_core.couplings.coupling import Coupling
+from dragon_core.couplings.making import make_coupling
+from dragon_core.couplings.shared_noise import SharedNoise
 from dragon_core.distribution import MAX_WEIGHT_NAT, cut
 from dragon_core.mixture import target_distribution
 from dragon_core.types import CouplingKind, Cut, Peer, Published
@@ -191,3 +194,10 @@ def test_shares_add_up_to_the_target_distribution(seed: int, weight: int) -> Non
     opener_share = 1 / (1 + math.exp(-weight / 1024))
     assert mixture.opener_parts.sum() == pytest.approx(opener_share)
     assert np.all(mixture.opener_parts <= mixture.probabilities)
+
+
+def test_an_unknown_coupling_is_refused() -> None:
+    """What a later version adds to the kinds must not become another coupling by default."""
+    unknown: Any = "turns"
+    with pytest.raises(AssertionError, match="turns"):
+        make_coupling(unknown, seed=1, temperature=0.7, num_top_logprobs=None, constant_weight_levels={})

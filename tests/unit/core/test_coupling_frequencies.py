@@ -6,7 +6,8 @@ import math
 import numpy as np
 import pytest
 
-from dragon_core.coupling import Coupling, make_coupling
+from dragon_core.couplings.coupling import Coupling
+from dragon_core.couplings.making import make_coupling
 from dragon_core.distribution import cut
 from dragon_core.mixture import Mixture, sorted_by_id, target_distribution
 from dragon_core.noise import Stream, uniform

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from dragon_core.drafts import OwnDrafts, TheirDrafts
 from dragon_core.session.end import FRAMES_SLACK
 from dragon_core.types import Context, Cut, Feed, Guess, Published, Sampling, Step, Weighting, WeightingRule
-from tests.fakes.toy_engine import ToySequences
+from simulator.toy_engine import ToySequences
 
 
 def toy_engine(max_branches: int) -> ToySequences:

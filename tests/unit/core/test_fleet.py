@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dragon_core.errors import OurError, PeerError
-from dragon_core.fleet import (
+from dragon_core.fleet.join_token import PREFIX, JoinToken
+from dragon_core.fleet.messages import (
     MAX_MESSAGE_BYTES,
     CertificateRequest,
     CertificateResponse,
@@ -27,7 +28,6 @@ from dragon_core.fleet import (
     request_digest,
     secret_digest,
 )
-from dragon_core.join_token import PREFIX, JoinToken
 from dragon_core.topics import FleetTopic, Topics, require_device_name
 
 SESSION = "0123456789abcdef" * 2

@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from dragon_core.drafts import OwnDrafts, OwnFrame
 from dragon_core.errors import OurError
 from dragon_core.types import Context, Cut, Feed, Guess, Sampling, Step, Weighting, WeightingRule
-from tests.fakes.toy_engine import ToySequences
+from simulator.toy_engine import ToySequences
 
 CONTEXTS = (Context(tokens=(1, 2), relevance=0.6), Context(tokens=(3,), relevance=0.4))
 tokens = st.integers(1, 4)

@@ -19,7 +19,7 @@ from dragon_core.errors import (
     RetryableError,
     StoreError,
 )
-from dragon_runtime.answer_schema import DragonSummary
+from dragon_runtime.answering.summary import DragonSummary
 from edge_daemon.answers import AnswerMode, AnswerRequest, ConversationError
 from tests.fakes.answers import Item, ScriptedAnswers, hello, summary, token
 from tests.fakes.served_api import ServedApi, served_api

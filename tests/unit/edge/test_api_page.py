@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.answering.metrics import PeerMetrics
 from edge_daemon.api.app import create_app
 from edge_daemon.api.schemas import ChatCompletionRequest, DragonOptions, UnsupportedParameters
 from edge_daemon.settings import ApiSettings

@@ -9,7 +9,7 @@ import pytest
 from openai import AsyncOpenAI, AuthenticationError
 
 from dragon_core.errors import SettingsError
-from dragon_runtime.metrics import PeerMetrics
+from dragon_runtime.answering.metrics import PeerMetrics
 from edge_daemon.api.app import create_app, serving
 from edge_daemon.api.security import host_name
 from edge_daemon.settings import ApiSettings

@@ -11,7 +11,7 @@ import pytest
 
 from dragon_core.errors import OurError, RetryableError
 from dragon_runtime.certificates import CertificateAuthority
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from edge_daemon.fleet.reachability import require_tls_server
 
 AUTHORITY = CertificateAuthority.create("test")

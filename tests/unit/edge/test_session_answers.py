@@ -1,20 +1,21 @@
 """Answers as whole sessions on the device: a real session and driver, an engine that writes a given text."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeVar
 
 import pytest
+from openai import APIStatusError
 
 from dragon_core import codec
 from dragon_core.errors import CapacityError, EngineError, PromptTooLongError
-from dragon_core.messages import Accepted, ChatMessage, Finish, FinishReason, Open, Ready
-from dragon_core.session.link import LinkEstimate
-from dragon_core.session.wire import Wire
+from dragon_core.link import LinkEstimate
+from dragon_core.messages import Accepted, AnyMessage, ChatMessage, Finish, FinishReason, Open, Ready, Target
 from dragon_core.types import Sampling, WeightingRule
-from dragon_runtime.answer_schema import DragonSummary
-from dragon_runtime.memory_channel import MemoryChannel, memory_channel_pair
-from dragon_runtime.metrics import PeerMetrics
+from dragon_core.wire import Wire
+from dragon_runtime.answering.metrics import PeerMetrics
+from dragon_runtime.answering.summary import DragonSummary
+from dragon_runtime.channel.memory import MemoryChannel, memory_channel_pair
 from dragon_runtime.settings import PeerSettings
 from dragon_runtime.settings.groups import WeightingSettings
 from edge_daemon.answers import AnswerMode, AnswerRequest, AnswerSummary, AnswerToken, ConversationError
@@ -198,13 +199,40 @@ async def message_of(theirs: MemoryChannel, kind: type[Wanted]) -> Wanted:
             return message
 
 
-async def accept(theirs: MemoryChannel) -> None:
-    """Answer an Open as a replica does, and wait until that is understood."""
+async def accept(theirs: MemoryChannel) -> Callable[[AnyMessage], None]:
+    """Answer an Open as a replica does, and wait until that is understood; returns how more is sent."""
     await message_of(theirs, Open)
     wire = Wire(LinkEstimate())
-    accepted = Accepted(replica="r", prefill_deadline_seconds=5.0)
-    theirs.send(codec.encode(wire.seal(accepted, asyncio.get_running_loop().time())))
+
+    def send(message: AnyMessage) -> None:
+        theirs.send(codec.encode(wire.seal(message, asyncio.get_running_loop().time())))
+
+    send(Accepted(replica="r", prefill_deadline_seconds=5.0))
     await message_of(theirs, Ready)
+    return send
+
+
+BEYOND_VOCABULARY = Target(0, (10**6,), (None,))
+
+
+@pytest.mark.parametrize("broken", [BEYOND_VOCABULARY, b"no MessagePack"])
+async def test_what_the_other_end_breaks_is_its_fault(broken: AnyMessage | bytes) -> None:
+    """Whatever the words of the reason are: these do not speak of the other end."""
+    device = Device()
+    async with asyncio.timeout(DEADLINE), served_api(device.answers) as api:
+        asking = asyncio.ensure_future(api.openai.chat.completions.create(model="toy", messages=MESSAGES, max_tokens=5))
+        await device.engine.opened.wait()
+        assert device.theirs is not None
+        send = await accept(device.theirs)
+        if isinstance(broken, bytes):
+            device.theirs.send(broken)
+        else:
+            send(Ready(num_contexts=1, constant_weight_level=0, decode_seconds=0.01))
+            send(broken)
+        with pytest.raises(APIStatusError) as caught:
+            await asking
+    assert (caught.value.status_code, caught.value.code) == (502, "peer_failed")
+    assert "other end" not in caught.value.message
 
 
 async def test_an_engine_that_is_lost_ends_the_answer_with_its_error() -> None:

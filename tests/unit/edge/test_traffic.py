@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from typing import Any
 
-from dragon_core.fleet import LinkReport
+from dragon_core.fleet.messages import LinkReport
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
-from dragon_runtime.cloud_probe import CloudProbe
-from dragon_runtime.memory_channel import MemoryChannel
+from dragon_runtime.channel.memory import MemoryChannel
+from dragon_runtime.channel.probe import CloudProbe
 from dragon_runtime.settings import PlacementChoice
 from edge_daemon.fleet.traffic import Traffic
 

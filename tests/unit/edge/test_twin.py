@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from dragon_core.fleet import (
+from dragon_core.fleet.messages import (
     Aggregation,
     AgreedWeighting,
     Configuration,

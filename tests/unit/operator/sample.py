@@ -6,13 +6,13 @@ from typing import Any
 
 import yaml
 
-from dragon_operator import names
-from dragon_operator.credentials import plan_credentials
-from dragon_operator.deployment import Deployment
-from dragon_operator.names import Component
-from dragon_operator.observed import Observed
-from dragon_operator.plan import Apply, plan
+from dragon_operator.credentials.credentials import plan_credentials
+from dragon_operator.look.observed import Observed
+from dragon_operator.look.plan import Apply, plan
 from dragon_operator.settings import ImageSettings
+from dragon_operator.wanted import names
+from dragon_operator.wanted.deployment import Deployment
+from dragon_operator.wanted.names import Component
 
 CRDS = Path(__file__).resolve().parents[3] / "crds"
 NOW = dt.datetime.now(dt.UTC)

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 
 from dragon_operator.objects.cloud_peer import protocol_settings
-from dragon_operator.spec import DeploymentSpec, DeviceSpec
+from dragon_operator.wanted.spec import DeploymentSpec, DeviceSpec
 from dragon_runtime.settings import ProtocolSettings
 from tests.unit.operator import sample
 

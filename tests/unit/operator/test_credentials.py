@@ -9,8 +9,7 @@ import pytest
 from cryptography import x509
 
 from dragon_core.errors import SettingsError
-from dragon_operator import names
-from dragon_operator.credentials import (
+from dragon_operator.credentials.credentials import (
     CERTIFICATE_LIFE,
     SERVER_AUTHORITY,
     Credentials,
@@ -18,8 +17,9 @@ from dragon_operator.credentials import (
     decoded,
     plan_credentials,
 )
-from dragon_operator.names import Component
-from dragon_operator.observed import Observed
+from dragon_operator.look.observed import Observed
+from dragon_operator.wanted import names
+from dragon_operator.wanted.names import Component
 from dragon_runtime.certificates import CertificateAuthority
 from tests.unit.operator import sample
 

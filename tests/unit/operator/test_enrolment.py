@@ -6,7 +6,7 @@ import datetime as dt
 import pytest
 
 from dragon_core.errors import OurError
-from dragon_core.fleet import CertificateRequest, CertificateResponse, Refusal, Reported
+from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, Refusal, Reported
 from dragon_operator.fleet.enrolment import MIN_RENEWAL_SECONDS, Enrolment
 from dragon_operator.fleet.values import DesiredDevice, Issued, JoinSecret
 from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate, KeyAndRequest, is_key_of

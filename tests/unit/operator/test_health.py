@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from dragon_operator.conditions import Condition, Reason, State
-from dragon_operator.deployment import Deployment
-from dragon_operator.health import part_states, summary_states
-from dragon_operator.names import Component
-from dragon_operator.observed import Observed
+from dragon_operator.look.conditions import Condition, Reason, State
+from dragon_operator.look.health import part_states, summary_states
+from dragon_operator.look.observed import Observed
+from dragon_operator.wanted.deployment import Deployment
+from dragon_operator.wanted.names import Component
 from tests.unit.operator import sample
 
 

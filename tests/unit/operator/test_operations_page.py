@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from dragon_operator.conditions import Condition, Reason
-from dragon_operator.device import DeviceCondition, DeviceReason
+from dragon_operator.devices.device import DeviceCondition, DeviceReason
+from dragon_operator.look.conditions import Condition, Reason
 
 PAGE = (Path(__file__).resolve().parents[3] / "docs" / "operations.md").read_text(encoding="utf-8")
 NAMED = frozenset(re.findall(r"`([A-Z][A-Za-z]+)`", PAGE))

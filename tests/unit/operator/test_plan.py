@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from cloud_peer.settings import CloudSettings
-from dragon_operator import names
-from dragon_operator.credentials import plan_credentials
-from dragon_operator.names import Component
+from dragon_operator.credentials.credentials import plan_credentials
+from dragon_operator.look.observed import Observed
+from dragon_operator.look.plan import Apply, Delete, desired, plan
 from dragon_operator.objects.cloud_peer import SETTINGS_FILE
-from dragon_operator.observed import Observed
-from dragon_operator.plan import Apply, Delete, desired, plan
+from dragon_operator.wanted import names
+from dragon_operator.wanted.names import Component
 from tests.unit.operator import sample
 
 EVERYTHING: dict[str, Any] = {

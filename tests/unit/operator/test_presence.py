@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dragon_core.fleet import PresenceEvent
+from dragon_core.fleet.messages import PresenceEvent
 from dragon_operator.fleet.presence import PresenceReason, PresenceState, PresenceTable
 
 HEARTBEAT = 15.0

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from dragon_core.errors import DocumentError
-from dragon_runtime.document_sources import FoundDocument, ReadingLimits, SkippedDocument, documents_in
+from dragon_runtime.documents.sources import FoundDocument, ReadingLimits, SkippedDocument, documents_in
 
 LIMITS = ReadingLimits(document_bytes=1000, archive_files=10, archive_bytes=5000)
 FILES = {"a.txt": b"one", "b/c.md": b"two", "picture.png": b"none", "b/._c.md": b"of another system"}

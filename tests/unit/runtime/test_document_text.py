@@ -6,7 +6,7 @@ import pytest
 from pypdf import PdfWriter
 
 from dragon_core.errors import DocumentError
-from dragon_runtime.document_text import PASSAGE_TOKENS, document_id, media_type_of, passages_of, text_of
+from dragon_runtime.documents.text import PASSAGE_TOKENS, document_id, media_type_of, passages_of, text_of
 
 
 def words(text: str) -> int:

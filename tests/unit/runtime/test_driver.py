@@ -22,11 +22,11 @@ from dragon_core.session.events import (
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits, SessionSettings
 from dragon_core.types import Peer
-from dragon_runtime.driver import SessionDriver
+from dragon_runtime.answering.driver import SessionDriver
+from dragon_runtime.answering.preparation import Prepared
+from dragon_runtime.channel.memory import memory_channel_pair
 from dragon_runtime.interfaces import FailureListener, StepListener
-from dragon_runtime.memory_channel import memory_channel_pair
-from dragon_runtime.preparation import Prepared
-from tests.engine_pair import EnginePair
+from tests.contracts.engine_pair import EnginePair
 from tests.fakes.toy_pair import ASKED, ToyPair
 from tests.fakes.virtual_loop import run_in_virtual_time
 
@@ -47,7 +47,7 @@ class PunctualSession(Session):
         if isinstance(event, TimePassed):
             self.woken.append(now)
         if not self._then:
-            return [Closed(reason=FinishReason.STOP, error="", report=None)]
+            return [Closed(reason=FinishReason.STOP, fault=None, error="", report=None)]
         self._first = self._then.pop(0)
         return []
 

@@ -9,7 +9,7 @@ import pytest
 from dragon_core.messages import FinishReason
 from dragon_core.session.settings import Limits
 from dragon_core.types import Peer, WeightingRule
-from tests.engine_pair import Way
+from tests.contracts.engine_pair import Way
 from tests.fakes.toy_pair import ASKED, ToyPair
 from tests.fakes.virtual_loop import run_in_virtual_time
 

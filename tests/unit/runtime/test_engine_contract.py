@@ -4,8 +4,8 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.engine_contract import EngineContract
-from tests.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
+from tests.contracts.engine import EngineContract
+from tests.contracts.engine_sessions import CONTEXT_LENGTH, NUM_SEQUENCES
 from tests.fakes.toy_engine_async import ToyEngine
 
 

@@ -5,8 +5,8 @@ import pytest
 from prometheus_client import CollectorRegistry, Counter
 
 from dragon_core.errors import SettingsError
-from dragon_runtime.health_server import Readiness, serving
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.process.health_server import Readiness, serving
+from dragon_runtime.servers.mosquitto import free_port
 
 
 def test_a_daemon_is_alive_before_it_is_ready() -> None:

@@ -10,10 +10,10 @@ import pytest
 from numpy.typing import NDArray
 
 from dragon_core.errors import StoreError, StoreFullError
-from dragon_runtime.document_registry import DocumentRegistry
-from dragon_runtime.document_text import BLOCK_CHARACTERS, PASSAGE_TOKENS, passages_of
-from dragon_runtime.documents import IngestionState, StoredDocument
-from dragon_runtime.ingestion import Ingestion
+from dragon_runtime.documents.ingestion import Ingestion
+from dragon_runtime.documents.registry import DocumentRegistry
+from dragon_runtime.documents.service import IngestionState, StoredDocument
+from dragon_runtime.documents.text import BLOCK_CHARACTERS, PASSAGE_TOKENS, passages_of
 from dragon_runtime.interfaces import Passage
 from tests.fakes.engine import FlatEmbedder
 

@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from dragon_core.types import BranchId, Feed, Step
-from dragon_runtime.llama_batches import Answer
-from dragon_runtime.llama_deliveries import Deliveries
+from dragon_runtime.engines.llama.batches import Answer
+from dragon_runtime.engines.llama.deliveries import Deliveries
 
 
 class Session:

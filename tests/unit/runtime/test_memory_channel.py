@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from dragon_core.errors import OurError
-from dragon_runtime.memory_channel import MemoryChannel, memory_channel_pair
+from dragon_runtime.channel.memory import MemoryChannel, memory_channel_pair
 from tests.fakes.virtual_loop import run_in_virtual_time
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import pytest
 
 from dragon_core.errors import ModelError, OurError
-from dragon_runtime.fetching import FetchError, Request
-from dragon_runtime.model_command import HUB, address_of
-from dragon_runtime.object_store import signed_address
-from dragon_runtime.termination import MAX_BYTES, leave_word
+from dragon_runtime.models.__main__ import HUB, address_of, reason_of
+from dragon_runtime.models.fetching import FetchError, Request
+from dragon_runtime.models.object_store import signed_address
+from dragon_runtime.models.resolving import require_digest
+from dragon_runtime.models.termination import MAX_BYTES, leave_word
 
 
 @pytest.mark.parametrize(
@@ -27,6 +28,15 @@ def test_an_address_on_the_hub_is_one_of_https(uri: str, address: str) -> None:
 def test_what_is_no_address_on_the_hub_says_how_one_looks(uri: str) -> None:
     with pytest.raises(ModelError, match="hf://ORGANISATION/REPOSITORY/FILE"):
         address_of(uri)
+
+
+def test_why_there_is_no_model_does_not_hang_on_the_words_of_its_path(tmp_path: Path) -> None:
+    missing, other = tmp_path / "sha256" / "missing.gguf", tmp_path / "other.gguf"
+    other.write_bytes(b"GGUF")
+    for path, reason in ((missing, "Unreadable"), (other, "DigestMismatch")):
+        with pytest.raises(ModelError) as caught:
+            require_digest(path, "0" * 64)
+        assert reason_of(caught.value) == reason
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import socket
 
 import pytest
 
-from dragon_runtime import mosquitto
+from dragon_runtime.servers import mosquitto
 
 
 def test_a_free_port_is_one_that_nobody_has(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,8 +7,8 @@ from dragon_core.errors import PromptTooLongError
 from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
 from dragon_core.types import GREEDY_PUBLISHED_TOKENS, Context, CouplingKind, WeightingRule
 from dragon_core.weighting import BARE_RELEVANCE, context_relevance
+from dragon_runtime.answering.preparation import Preparation
 from dragon_runtime.interfaces import Passage
-from dragon_runtime.preparation import Preparation
 from dragon_runtime.settings import ProtocolSettings, WeightingSettings
 from tests.fakes.engine import FlatEmbedder
 from tests.fakes.toy_engine_async import ToyEngine, toy_tokens

@@ -5,7 +5,7 @@ import pytest
 
 from dragon_core.errors import ModelError, OurError
 from dragon_core.messages import ChatMessage
-from dragon_runtime.prompts import PLAIN_TEMPLATE, PromptTemplate, last_user_message
+from dragon_runtime.answering.prompts import PLAIN_TEMPLATE, PromptTemplate, last_user_message
 
 START, END = 1, 2
 CONTROL = {"<|im_start|>": START, "<|im_end|>": END}

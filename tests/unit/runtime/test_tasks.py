@@ -2,7 +2,7 @@
 
 import asyncio
 
-from dragon_runtime.tasks import end_tasks
+from dragon_runtime.process.tasks import end_tasks
 
 
 async def test_a_task_that_loses_a_cancellation_ends_all_the_same() -> None:

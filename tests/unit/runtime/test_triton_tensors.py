@@ -33,9 +33,8 @@ from dragon_core.types import (
     Weighting,
     WeightingRule,
 )
-from dragon_runtime.interfaces import EngineRequest
-from dragon_runtime.triton_failures import failure_of, failure_text
-from dragon_runtime.triton_tensors import (
+from dragon_runtime.engines.triton.failures import failure_of, failure_text
+from dragon_runtime.engines.triton.tensors import (
     Description,
     Operation,
     Tensors,
@@ -51,6 +50,7 @@ from dragon_runtime.triton_tensors import (
     step_tensors,
     text,
 )
+from dragon_runtime.interfaces import EngineRequest
 
 branches = st.integers(0, 255).map(BranchId)
 tokens = st.lists(st.integers(0, 2**31 - 1), max_size=40).map(tuple)

@@ -1,17 +1,17 @@
-"""Triton's side of `causal_lm`: tensors in, tensors out. What they mean is `dragon_runtime.triton_service`'s."""
+"""Triton's side of `causal_lm`: tensors in, tensors out. What they mean is `dragon_runtime.hosting.service`'s."""
 
 from typing import Any
 
 import triton_python_backend_utils as pb_utils
 
 from dragon_core.errors import DragonError
-from dragon_runtime.triton_metrics import CausalLmMetrics
-from dragon_runtime.triton_models import CausalLmParameters, CausalLmRunner, parameters_of
-from dragon_runtime.triton_tensors import Tensors
+from dragon_runtime.engines.triton.tensors import Tensors
+from dragon_runtime.hosting.metrics import CausalLmMetrics
+from dragon_runtime.hosting.runner import CausalLmParameters, CausalLmRunner, parameters_of
 
 
 class Reply:
-    """Answers one request; see `dragon_runtime.triton_service.Reply`."""
+    """Answers one request; see `dragon_runtime.hosting.service.Reply`."""
 
     def __init__(self, request: Any) -> None:
         self._sender = request.get_response_sender()

@@ -1,4 +1,4 @@
-"""Triton's side of `embedder`: tensors in, tensors out. What they mean is `dragon_runtime.triton_service`'s."""
+"""Triton's side of `embedder`: tensors in, tensors out. What they mean is `dragon_runtime.hosting.service`'s."""
 
 from typing import Any
 
@@ -6,9 +6,9 @@ import numpy as np
 import triton_python_backend_utils as pb_utils
 
 from dragon_core.errors import DragonError
-from dragon_runtime.triton_models import EmbedderParameters, parameters_of
-from dragon_runtime.triton_service import EmbedderService
-from dragon_runtime.triton_tensors import Tensors
+from dragon_runtime.engines.triton.tensors import Tensors
+from dragon_runtime.hosting.runner import EmbedderParameters, parameters_of
+from dragon_runtime.hosting.service import EmbedderService
 
 
 class TritonPythonModel:

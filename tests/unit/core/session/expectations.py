@@ -2,8 +2,8 @@
 
 from dragon_core.messages import FinishReason
 from dragon_core.types import Peer
-from tests.oracle import oracle, oracle_text
-from tests.peer_pair import PeerPair
+from simulator.oracle import oracle, oracle_text
+from simulator.peer_pair import PeerPair
 
 MOST_FRAMES = 5000
 

@@ -3,8 +3,8 @@
 from hypothesis import strategies as st
 
 from dragon_core.types import Context, CouplingKind, Peer, WeightingRule
-from tests.oracle import Question
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.schedule import Schedule
 
 contexts = st.lists(
     st.builds(

@@ -5,11 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragon_core.messages import Failure, Finish, FinishReason
-from dragon_core.session.events import Cancelled, EngineFailed, Refuse
+from dragon_core.session.events import Cancelled, EngineFailed, Fault, Refuse
 from dragon_core.types import Peer
-from tests.oracle import Question, oracle_tokens
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question, oracle_tokens
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
 from tests.unit.core.session.strategies import questions, rough_schedules
 
@@ -42,7 +42,7 @@ def test_the_other_end_hears_of_it_and_stops() -> None:
     assert [message.reason for _, message in pair.messages if isinstance(message, Finish)] == [FinishReason.CANCELLED]
 
 
-@pytest.mark.parametrize("event", [Cancelled(), EngineFailed("out of memory"), Refuse("a full disk")])
+@pytest.mark.parametrize("event", [Cancelled(), EngineFailed("out of memory"), Refuse(Fault.OURS, "a full disk")])
 @pytest.mark.parametrize("placement", [None, *Peer])
 @pytest.mark.parametrize("at", [0.02, 0.06, 0.12, 0.3, 0.5])
 def test_when_the_other_end_gives_up_the_answer_still_comes(
@@ -60,12 +60,38 @@ def test_when_the_other_end_gives_up_the_answer_still_comes(
         require_clean_end(pair)
 
 
+@pytest.mark.parametrize("event", [Cancelled(), EngineFailed("out of memory")])
+@pytest.mark.parametrize("placement", [None, *Peer])
+@pytest.mark.parametrize("opener_prefill_seconds", [0.5, 2.0])
+def test_a_replica_that_gives_up_before_our_own_model_is_ready_leaves_an_answer(
+    opener_prefill_seconds: float, placement: Peer | None, event: Cancelled | EngineFailed
+) -> None:
+    prefill_seconds = (opener_prefill_seconds, 0.01)
+    pair = PeerPair(Question(seed=4), Schedule(placement=placement, prefill_seconds=prefill_seconds))
+    pair.time.at(0.1, lambda: pair.replicas[0].receive(event))
+    pair.run()
+    require_oracles_answer(pair)
+    require_clean_end(pair)
+    assert pair.emitted_at[0] < opener_prefill_seconds + 1.5, "it begins when our own model is ready"
+
+
+def test_when_every_replica_gives_up_at_once_the_whole_answer_is_degraded() -> None:
+    pair = PeerPair(Question(seed=4), Schedule(prefill_seconds=(1.0, 0.01)))
+    for at in range(200):
+        pair.time.at(0.1 * at, lambda: [replica.receive(Cancelled()) for replica in pair.replicas])
+    pair.run()
+    require_oracles_answer(pair)
+    require_clean_end(pair)
+    assert pair.degraded == frozenset(range(len(pair.tokens)))
+
+
 def test_an_engine_that_fails_at_the_opener_ends_both_ends() -> None:
     pair = PeerPair(Question(seed=4), Schedule())
     pair.time.at(0.5, lambda: pair.opener.receive(EngineFailed("out of memory")))
     tokens = pair.run()
     assert tokens == oracle_tokens(pair.question)[: len(tokens)]
     assert pair.closed[Peer.OPENER].reason is FinishReason.ERROR
-    assert pair.closed[Peer.OPENER].error == "out of memory"
+    assert (pair.closed[Peer.OPENER].fault, pair.closed[Peer.OPENER].error) == (Fault.OURS, "out of memory")
+    assert pair.closed[Peer.OTHER].fault is Fault.THEIRS
     assert "out of memory" in pair.closed[Peer.OTHER].error
     assert [message.reason for _, message in pair.messages if isinstance(message, Failure)] == ["out of memory"]

@@ -27,6 +27,7 @@ from dragon_core.session.events import (
     Effect,
     EngineFailed,
     Event,
+    Fault,
     MoveAsked,
     Received,
     Reconnected,
@@ -37,9 +38,9 @@ from dragon_core.session.events import (
 )
 from dragon_core.session.lifecycle import LEGAL, State
 from dragon_core.types import Peer
-from tests.oracle import Question
-from tests.peer_pair import PairEnd, PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PairEnd, PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.samples import messages
 
 QUESTION = Question(max_tokens=5, end_penalty=60.0)
@@ -174,9 +175,9 @@ def test_a_message_of_another_term_is_ignored_or_refused(peer: Peer, state: Stat
 
 EVENTS: list[Event] = [
     EngineFailed("out of memory"),
-    Refuse("a full disk"),
-    Refuse("not now", retry_after_seconds=2.0),
-    Refuse("garbage", "$[5]"),
+    Refuse(Fault.OURS, "a full disk"),
+    Refuse(Fault.OURS, "not now", retry_after_seconds=2.0),
+    Refuse(Fault.THEIRS, "garbage", "$[5]"),
     Reconnected(),
     Cancelled(),
     *(MoveAsked(peer, "a reason") for peer in Peer),

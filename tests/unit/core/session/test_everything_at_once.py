@@ -3,9 +3,9 @@
 from hypothesis import given, settings
 
 from dragon_core.types import Peer
-from tests.oracle import Question
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
 from tests.unit.core.session.strategies import questions, quiet_schedules, rough_schedules
 

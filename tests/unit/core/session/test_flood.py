@@ -6,9 +6,9 @@ from dragon_core.messages import AnyMessage, Draft, Failure, Handover, Probe, Re
 from dragon_core.session.end import FRAMES_SLACK
 from dragon_core.session.lifecycle import State
 from dragon_core.types import Peer
-from tests.oracle import Question
-from tests.peer_pair import PairEnd, PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PairEnd, PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.samples import BODY
 from tests.unit.core.session.test_every_message import is_closed, push, sent
 
@@ -137,4 +137,4 @@ def test_refusals_without_end_make_the_opener_ask_ever_more_rarely() -> None:
     refused = Refused(reason="later", retry_after_seconds=0.0)
     assert flood(pair.opener, [refused] * 1500) == (1500, "")
     session = pair.opener.session._end
-    assert session.timers["retry"] == pair.now + session.limits.max_retry
+    assert session.timers.next_at == pair.now + session.limits.max_retry

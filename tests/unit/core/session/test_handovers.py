@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from dragon_core.messages import Draft, Handover, MoveRequest
 from dragon_core.session.events import MoveAsked
 from dragon_core.types import Context, Peer
-from tests.oracle import Question, oracle_tokens
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question, oracle_tokens
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
 from tests.unit.core.session.strategies import questions, rough_schedules
 

@@ -8,9 +8,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from dragon_core.types import Peer
-from tests.oracle import Question
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 
 EXTREMES = (0, 1, 2, 17, 255, 2**16, 2**31 - 1, 2**32 - 1, 2**63, -1)
 MAX_FRAMES = 5000

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 from dragon_core.messages import Accepted, Handover, Ready, Refused, Resume, Target
 from dragon_core.session.lifecycle import State
 from dragon_core.types import Peer
-from tests.oracle import Question
-from tests.peer_pair import PairEnd, PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PairEnd, PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.samples import messages
 from tests.unit.core.session.test_every_message import SAMPLES, next_position, push, require_end, require_named
 

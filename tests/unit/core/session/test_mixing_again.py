@@ -7,9 +7,9 @@ import pytest
 
 from dragon_core.messages import Open, Ready, Resume
 from dragon_core.types import Context, CouplingKind, Peer, WeightingRule
-from tests.oracle import Question
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
 
 LONG = Question(seed=1, max_tokens=120, temperature=0.7, end_penalty=60.0)

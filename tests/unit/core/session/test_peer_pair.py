@@ -5,9 +5,9 @@ import itertools
 import pytest
 
 from dragon_core.types import CouplingKind, Peer, WeightingRule
-from tests.oracle import Question, oracle_tokens
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question, oracle_tokens
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 
 ANSWERS = list(itertools.product(WeightingRule, CouplingKind, (0.0, 0.7, 1.0)))
 

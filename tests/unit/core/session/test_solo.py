@@ -1,9 +1,9 @@
 """An answer that was asked of one end only."""
 
 from dragon_core.types import Peer
-from tests.oracle import Question, oracle_tokens
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question, oracle_tokens
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 
 
 def test_a_solo_answer_is_our_own_and_not_degraded() -> None:

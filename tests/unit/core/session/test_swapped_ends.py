@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 
 from dragon_core.types import CouplingKind, Peer
-from tests.oracle import Question, oracle_tokens
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question, oracle_tokens
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
 from tests.unit.core.session.strategies import questions, quiet_schedules, rough_schedules
 

@@ -6,11 +6,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dragon_core.types import Context, CouplingKind, Peer, WeightingRule
-from tests.oracle import Question, oracle_tokens
-from tests.peer_pair import PeerPair
-from tests.schedule import Schedule
+from simulator.oracle import Question, oracle_tokens
+from simulator.peer_pair import PeerPair
+from simulator.schedule import Schedule
+from simulator.virtual_time import VirtualTime
 from tests.unit.core.session.strategies import quiet_schedules
-from tests.virtual_time import VirtualTime
 
 CONTEXTS = (
     ((Context(tokens=(1, 2), relevance=0.6),), (Context(tokens=(3,), relevance=0.5),)),

@@ -1,0 +1,21 @@
+"""The link as a session's own traffic shows it: no probe is sent while messages flow."""
+
+from dataclasses import dataclass
+
+SMOOTHING = 0.125
+"""Weight of a new sample, as in TCP (RFC 6298)."""
+
+
+@dataclass(slots=True)
+class LinkEstimate:
+    """Smoothed round trip in seconds; None until measured."""
+
+    rtt_seconds: float | None = None
+
+    def add(self, sample_seconds: float) -> None:
+        """Take one measured round trip; negative ones (a peer's clock arithmetic) count as zero."""
+        sample = max(0.0, sample_seconds)
+        if self.rtt_seconds is None:
+            self.rtt_seconds = sample
+        else:
+            self.rtt_seconds += SMOOTHING * (sample - self.rtt_seconds)

@@ -1,0 +1,1 @@
+"""Ordered pipes of a session's frames: over MQTT, and in memory."""

@@ -1,0 +1,239 @@
+"""One connection to the broker: connects, subscribes, and does both again whenever it was lost. MQTT 5 with aiomqtt.
+
+What is published here with QoS 0 is lost while there is no connection; the session above notices and resumes.
+"""
+
+import asyncio
+import contextlib
+import logging
+import random
+import socket
+import ssl
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Self
+
+import aiomqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+
+from dragon_core.errors import OurError, RetryableError, SettingsError
+from dragon_runtime.process.tasks import end_tasks
+from dragon_runtime.settings.groups import BrokerSettings
+
+logger = logging.getLogger(__name__)
+
+KEEPALIVE_SECONDS = 10
+FIRST_RETRY_SECONDS = 0.2
+MAX_RETRY_SECONDS = 10.0
+MAX_WAITING_FRAMES = 4096
+PUBLISH_SECONDS = 10.0
+FLUSH_SECONDS = 1.0
+
+MessageHandler = Callable[[str, bytes], None]
+"""Called with topic and payload; must not raise."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Subscription:
+    qos: int
+    handler: MessageHandler
+
+
+class MqttConnection:
+    """A connection that comes back. Use it inside `async with`."""
+
+    def __init__(self, settings: BrokerSettings, *, client_id: str, will: aiomqtt.Will | None = None) -> None:
+        self._settings, self._client_id, self._will = settings, client_id, will
+        self._subscriptions: dict[str, _Subscription] = {}
+        self._waiting: deque[tuple[str, bytes]] = deque()
+        self._wake = asyncio.Event()
+        self._is_written = asyncio.Event()
+        self._client: aiomqtt.Client | None = None
+        self._listeners: list[Callable[[bool], None]] = []
+        self._task: asyncio.Task[None] | None = None
+        self._connected = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.num_dropped = 0
+        self.problem = "not connected yet"
+
+    @property
+    def is_connected(self) -> bool:
+        return self._connected.is_set()
+
+    async def wait_until_connected(self) -> None:
+        """Return as soon as the subscriptions stand."""
+        await self._connected.wait()
+
+    def on_change(self, listener: Callable[[bool], None]) -> None:
+        """Call `listener` with whether there is a connection, whenever it comes, goes, or cannot be made."""
+        self._listeners.append(listener)
+
+    async def __aenter__(self) -> Self:
+        tls_context(self._settings)  # a bad file stops the start
+        self._task = asyncio.create_task(self._stay_connected(), name="mqtt")
+        return self
+
+    async def __aexit__(self, *error: object) -> None:
+        await self._flush()
+        await end_tasks(task for task in (self._task, *self._tasks) if task is not None)
+
+    async def _flush(self) -> None:
+        """Let what was sent go out: the last words of a session tell the other end not to wait for us."""
+        if self._client is not None and self._waiting:
+            self._is_written.clear()
+            self._wake.set()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(FLUSH_SECONDS):
+                    await self._is_written.wait()
+
+    async def subscribe(self, topic_filter: str, handler: MessageHandler, *, qos: int = 0) -> None:
+        """Have messages of `topic_filter` handled from now on, and after every reconnect."""
+        self._subscriptions[topic_filter] = _Subscription(qos, handler)
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):  # a connection that is lost now subscribes when it is back
+                await self._client.subscribe(topic_filter, qos=qos)
+
+    async def unsubscribe(self, topic_filter: str) -> None:
+        """Undo `subscribe`; what arrives later is ignored."""
+        self._subscriptions.pop(topic_filter, None)
+        if self._client is not None:
+            with contextlib.suppress(aiomqtt.MqttError):  # without a connection there is nothing to undo
+                await self._client.unsubscribe(topic_filter)
+
+    def send(self, topic: str, payload: bytes) -> bool:
+        """Publish with QoS 0, in order, without waiting; false when it is lost for want of a connection or room."""
+        if self._client is None or len(self._waiting) >= MAX_WAITING_FRAMES:
+            self.num_dropped += 1
+            return False
+        self._waiting.append((topic, payload))
+        self._wake.set()
+        return True
+
+    def send_surely(self, topic: str, payload: bytes) -> None:
+        """Publish with QoS 1 without waiting; a failure is logged, the caller's own deadline deals with it."""
+        task = asyncio.get_running_loop().create_task(self._publish_logged(topic, payload))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def publish(self, topic: str, payload: bytes, *, is_retained: bool = False) -> None:
+        """Publish with QoS 1 and wait until the broker has it.
+
+        Raises:
+            RetryableError: there is no connection, or the broker did not answer. OurError: it does not allow this.
+        """
+        if self._client is None:
+            raise RetryableError(f"the broker is not connected: {self.problem}", retry_after_seconds=1.0)
+        try:
+            await self._client.publish(topic, payload, qos=1, retain=is_retained, timeout=PUBLISH_SECONDS)
+        except aiomqtt.MqttCodeError as error:
+            raise OurError(f"the broker refused to publish to {topic}: {error}") from error
+        except aiomqtt.MqttError as error:
+            raise RetryableError(f"the broker did not take a message: {error}", retry_after_seconds=1.0) from error
+
+    async def _publish_logged(self, topic: str, payload: bytes) -> None:
+        try:
+            await self.publish(topic, payload)
+        except (OurError, RetryableError) as error:
+            # That there is no connection was said when it was lost.
+            logger.log(logging.WARNING if self.is_connected else logging.DEBUG, "%s", error)
+
+    # -- the connection -------------------------------------------------------------------------------------------
+
+    async def _stay_connected(self) -> None:
+        delay = FIRST_RETRY_SECONDS
+        while True:
+            try:
+                async with self._new_client() as client:
+                    delay = FIRST_RETRY_SECONDS
+                    await self._serve(client)
+            except (aiomqtt.MqttError, OSError, SettingsError) as error:
+                problem = f"{self._settings.host}:{self._settings.port}: {error}"
+                if problem != self.problem:
+                    logger.warning("the broker is not connected: %s", problem)
+                self.problem = problem
+                self._tell(is_connected=False)
+            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
+            delay = min(MAX_RETRY_SECONDS, 2 * delay)
+
+    async def _serve(self, client: aiomqtt.Client) -> None:
+        for topic_filter, subscription in tuple(self._subscriptions.items()):
+            await client.subscribe(topic_filter, qos=subscription.qos)
+        self._client, self.problem = client, ""
+        self._waiting.clear()
+        self._tell(is_connected=True)
+        writing = asyncio.create_task(self._write(client), name="mqtt writer")
+        try:
+            async for message in client.messages:
+                payload = message.payload
+                self._handle(str(message.topic), payload if isinstance(payload, bytes) else b"")
+        finally:
+            self._client = None
+            await end_tasks([writing])
+            self._tell(is_connected=False)
+
+    async def _write(self, client: aiomqtt.Client) -> None:
+        while True:
+            while self._waiting:
+                topic, payload = self._waiting.popleft()
+                await client.publish(topic, payload)
+            self._is_written.set()
+            self._wake.clear()
+            await self._wake.wait()
+
+    def _handle(self, topic: str, payload: bytes) -> None:
+        for topic_filter, subscription in self._subscriptions.items():
+            if aiomqtt.Topic(topic).matches(topic_filter):
+                subscription.handler(topic, payload)
+                return
+
+    def _tell(self, *, is_connected: bool) -> None:
+        if is_connected:
+            self._connected.set()
+        else:
+            self._connected.clear()
+        for listener in self._listeners:
+            listener(is_connected)
+
+    def _new_client(self) -> aiomqtt.Client:
+        settings = self._settings
+        password = settings.password()
+        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho does not annotate it
+        properties.SessionExpiryInterval = 0
+        return aiomqtt.Client(
+            settings.host,
+            settings.port,
+            identifier=self._client_id,
+            username=settings.username,
+            password=None if password is None else password.get_secret_value(),
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=True,
+            properties=properties,
+            keepalive=KEEPALIVE_SECONDS,
+            will=self._will,
+            timeout=PUBLISH_SECONDS,
+            tls_context=tls_context(settings),
+            # Without it a small message waits for the acknowledgement of the one before.
+            socket_options=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+
+
+def tls_context(settings: BrokerSettings) -> ssl.SSLContext | None:
+    """How a broker is trusted, and who we are to it; None without TLS.
+
+    Raises:
+        SettingsError: a file cannot be used.
+    """
+    if settings.ca_file is None:
+        return None
+    try:
+        context = ssl.create_default_context(cafile=str(settings.ca_file))
+        if settings.certificate_file is not None:
+            context.load_cert_chain(str(settings.certificate_file), str(settings.key_file))
+    except (OSError, ssl.SSLError) as error:
+        raise SettingsError(
+            f"broker.ca_file, broker.certificate_file, broker.key_file: cannot be used: {error}"
+        ) from error
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context

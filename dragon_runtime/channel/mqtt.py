@@ -1,0 +1,177 @@
+"""Channels of sessions over one MQTT connection: the device's end and a replica's."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+from dragon_core.errors import OurError, PeerError
+from dragon_core.topics import Topics
+from dragon_runtime.channel.connection import MqttConnection
+
+logger = logging.getLogger(__name__)
+
+MAX_WAITING_FRAMES = 2048
+"""Above any window times branches; what comes beyond is lost, which shows as a gap."""
+
+
+class MqttChannel:
+    """One session's frames; see `Channel`."""
+
+    def __init__(
+        self,
+        connection: MqttConnection,
+        *,
+        open_topic: str | None = None,
+        topic: str | None = None,
+        up_topic_of: Callable[[str], str] | None = None,
+        on_close: Callable[[], None],
+    ) -> None:
+        self._connection, self._open_topic, self._topic = connection, open_topic, topic
+        self._up_topic_of, self._on_close = up_topic_of, on_close
+        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._is_closed = False
+        self._sent_bytes = self._received_bytes = 0
+        self.num_lost = 0
+
+    @property
+    def sent_bytes(self) -> int:
+        return self._sent_bytes
+
+    @property
+    def received_bytes(self) -> int:
+        return self._received_bytes
+
+    def send_open(self, frame: bytes) -> None:
+        """Ask any replica for the session; see `Channel`."""
+        if self._open_topic is None:
+            raise OurError("only the end with the user opens a session")
+        self._sent_bytes += len(frame)
+        self._connection.send_surely(self._open_topic, frame)
+
+    def bind(self, replica: str) -> None:
+        """Talk to this replica from now on; see `Channel`."""
+        if self._up_topic_of is not None:
+            self._topic = self._up_topic_of(replica)
+
+    def send(self, frame: bytes) -> None:
+        """Queue a frame; see `Channel`."""
+        if self._topic is not None and self._connection.send(self._topic, frame):
+            self._sent_bytes += len(frame)
+        else:
+            self.num_lost += 1
+
+    async def receive(self) -> bytes | None:
+        """The next frame, or None after a reconnect; see `Channel`."""
+        if self._is_closed:
+            raise OurError("the channel is closed")
+        return await self._frames.get()
+
+    def take(self, frame: bytes | None) -> None:
+        """A frame arrived, or the connection is back."""
+        if self._is_closed:
+            return
+        if self._frames.qsize() >= MAX_WAITING_FRAMES:
+            self.num_lost += 1
+            return
+        self._received_bytes += 0 if frame is None else len(frame)
+        self._frames.put_nowait(frame)
+
+    def close(self) -> None:
+        """Take nothing more; see `Channel`."""
+        if not self._is_closed:
+            self._is_closed = True
+            self._on_close()
+
+
+class _Channels:
+    """Open channels by device and session: frames of others are dropped and counted."""
+
+    def __init__(self, connection: MqttConnection, topics: Topics) -> None:
+        self._connection, self._topics = connection, topics
+        self._open: dict[tuple[str, str], MqttChannel] = {}
+        self._was_connected = connection.is_connected
+        self.num_unknown = 0
+        connection.on_change(self._on_change)
+
+    def _on_change(self, is_connected: bool) -> None:
+        if is_connected and self._was_connected:
+            for channel in tuple(self._open.values()):
+                channel.take(None)
+        self._was_connected = self._was_connected or is_connected
+
+    def _forget(self, key: tuple[str, str]) -> None:
+        self._open.pop(key, None)
+
+    def _parse(self, topic: str) -> tuple[str, str] | None:
+        try:
+            return self._topics.parse(topic)
+        except PeerError as error:
+            self.num_unknown += 1
+            logger.debug("%s", error)
+            return None
+
+    def _on_frame(self, topic: str, frame: bytes) -> None:
+        key = self._parse(topic)
+        channel = None if key is None else self._open.get(key)
+        if channel is None:
+            self.num_unknown += 1
+        else:
+            channel.take(frame)
+
+
+class EdgeChannels(_Channels):
+    """The device's end."""
+
+    def __init__(self, connection: MqttConnection, topics: Topics, device: str) -> None:
+        super().__init__(connection, topics)
+        self._device = device
+
+    async def start(self) -> None:
+        """Listen for the answers of replicas."""
+        await self._connection.subscribe(self._topics.all_down(self._device), self._on_frame)
+
+    def create(self, session: str) -> MqttChannel:
+        """A channel for a session that is about to be opened; `session` is 32 hexadecimal digits."""
+        key = (self._device, session)
+        self._open[key] = MqttChannel(
+            self._connection,
+            open_topic=self._topics.open(self._device, session),
+            up_topic_of=lambda replica: self._topics.up(self._device, replica, session),
+            on_close=lambda: self._forget(key),
+        )
+        return self._open[key]
+
+
+OpenHandler = Callable[[str, str, bytes, MqttChannel], None]
+"""(device, session, first frame, channel)"""
+
+
+class CloudChannels(_Channels):
+    """A replica's end: `on_open` is called for every session that is new here."""
+
+    def __init__(self, connection: MqttConnection, topics: Topics, replica: str, on_open: OpenHandler) -> None:
+        super().__init__(connection, topics)
+        self._replica, self._on_open = replica, on_open
+
+    async def start(self) -> None:
+        """Take sessions."""
+        await self._connection.subscribe(self._topics.all_up(self._replica), self._on_frame)
+        await self._connection.subscribe(self._topics.all_opens, self._on_open_frame, qos=1)
+
+    async def stop_accepting(self) -> None:
+        """Leave new sessions to other replicas; open ones go on."""
+        await self._connection.unsubscribe(self._topics.all_opens)
+
+    def _on_open_frame(self, topic: str, frame: bytes) -> None:
+        key = self._parse(topic)
+        if key is None:
+            return
+        known = self._open.get(key)
+        if known is not None:
+            known.take(frame)
+            return
+        device, session = key
+        self._open[key] = MqttChannel(
+            self._connection, topic=self._topics.down(device, session), on_close=lambda: self._forget(key)
+        )
+        self._on_open(device, session, frame, self._open[key])

@@ -1,0 +1,1 @@
+"""Language models behind one seam, `interfaces.Engine`: in this process, or on a Triton server."""

@@ -1,0 +1,1 @@
+"""The language model on a Triton server: the client's half."""

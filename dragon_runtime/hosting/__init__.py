@@ -1,0 +1,1 @@
+"""What runs inside a Triton server: its models' service, and its metrics."""

@@ -1,0 +1,1 @@
+"""How a process of ours starts, logs, tells its health, and ends its tasks."""

@@ -1,0 +1,1 @@
+"""Servers that we start beside us: an MQTT broker and a Triton server, as processes."""

@@ -1,0 +1,1 @@
+"""Where passages are kept and found: Milvus, embedded or as a server."""

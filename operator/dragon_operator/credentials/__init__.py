@@ -1,0 +1,1 @@
+"""Authorities, certificates and passwords: kept while they are good, else made."""

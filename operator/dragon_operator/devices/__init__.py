@@ -1,0 +1,1 @@
+"""EdgeDevices: tokens and status as data, and how they are kept true."""

@@ -1,1 +1,0 @@
-"""A real Kubernetes for tests: a control plane alone, or a cluster with one node in which pods start."""

@@ -1,0 +1,1 @@
+"""Real servers and daemons that tests start."""
