@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.kubernetes_cluster.tools import tools
+from local_cluster.tools import tools
 from tests.pages.page import Page, Run, pages_run_by
 from tests.pages.workspace import Workspace
 

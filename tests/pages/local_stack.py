@@ -4,7 +4,7 @@ import re
 import socket
 from pathlib import Path
 
-from dragon_runtime.mosquitto import free_port
+from dragon_runtime.servers.mosquitto import free_port
 from tests.pages.page import Page, Run
 from tests.pages.workspace import Workspace
 

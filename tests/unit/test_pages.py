@@ -17,19 +17,7 @@ OTHER_NAMES = frozenset({"bash", "shell", "console", "zsh", "py", "python3", "py
 """Of languages that are called `sh` and `python` here."""
 REASON = re.compile(r"not-run=\S.*")
 TARGETS = frozenset(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-WIDE_PAGES = frozenset(
-    {
-        "docs/api.md",
-        "docs/benchmarks.md",
-        "docs/http-api.md",
-        "docs/images.md",
-        "docs/operations.md",
-        "docs/protocol.md",
-        "docs/settings.md",
-        "docs/structures.md",
-        "docs/triton.md",
-    }
-)
+WIDE_PAGES = frozenset({"docs/structures.md"})
 """Pages with longer lines, until they are wrapped."""
 
 
