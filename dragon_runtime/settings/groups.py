@@ -91,7 +91,7 @@ class WeightingSettings(SettingsGroup):
 
     def to_weighting(self) -> Weighting:
         """The core's value of the same name."""
-        return Weighting(rule=self.rule, temperature=self.temperature, beta=self.beta, gamma=self.gamma)
+        return Weighting(**self.model_dump())
 
 
 class ProtocolSettings(SettingsGroup):

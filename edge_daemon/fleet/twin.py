@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from dragon_core.fleet.messages import Aggregation, Configuration, Desired, DeviceModel
+from dragon_core.fleet.messages import Configuration, Desired, DeviceModel
 from dragon_runtime.settings import LogLevel, ModelSettings, PlacementChoice
-from dragon_runtime.settings.groups import WeightingSettings
+from dragon_runtime.settings.spellings import changes_of
 from edge_daemon.settings import EdgeSettings
 
 logger = logging.getLogger(__name__)
@@ -144,7 +144,7 @@ class Twin:
 
 def configured(own: EdgeSettings, configuration: Configuration, model: DeviceModel | None) -> EdgeSettings:
     """The device's own settings with what is wanted on top; its model is decided apart."""
-    changes = {} if configuration.aggregation is None else _aggregation_changes(configuration.aggregation)
+    changes = {} if configuration.aggregation is None else changes_of(configuration.aggregation)
     if configuration.window is not None:
         changes["window"] = configuration.window
     if configuration.branches is not None:
@@ -164,12 +164,6 @@ def configured(own: EdgeSettings, configuration: Configuration, model: DeviceMod
         source: dict[str, Any] = {"path": None, "url": model.url, "sha256": model.sha256}
         changes["model"] = ModelSettings.model_validate({**own.model.model_dump(), **source})
     return own.model_copy(update=changes)
-
-
-def _aggregation_changes(aggregation: Aggregation) -> dict[str, Any]:
-    changes = msgspec.structs.asdict(aggregation)
-    changes["weighting"] = WeightingSettings(**msgspec.structs.asdict(aggregation.weighting))
-    return changes
 
 
 def problem_of(own: EdgeSettings, configuration: Configuration) -> str:
