@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, cast
 
-import msgspec
-
 from dragon_core.errors import OurError
 from dragon_core.fleet.join_token import JoinToken
 from dragon_core.fleet.messages import (
-    Aggregation,
     Configuration,
     DeviceModel,
     SamplingDefaults,
@@ -19,8 +16,8 @@ from dragon_core.fleet.messages import (
 )
 from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
 from dragon_operator.look.conditions import condition, from_time, to_time
-from dragon_operator.objects.cloud_peer import protocol_settings, setting_value
 from dragon_operator.wanted import names
+from dragon_operator.wanted.aggregation import agreed_aggregation, resource_value, setting_value
 from dragon_operator.wanted.deployment import Deployment, Object
 from dragon_operator.wanted.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec, parse_device
 
@@ -172,11 +169,10 @@ def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configurati
         return next((value for at in (own, spec.devices.defaults) if (value := getattr(at, name)) is not None), None)
 
     model, sampling, level = pick("model"), pick("sampling"), pick("log_level")
-    agreed = protocol_settings(spec.aggregation)
     # Auto pins nothing: a device that keeps every distribution to itself goes on doing so.
     placement = pick("placement") or (None if spec.aggregation.placement == "Auto" else spec.aggregation.placement)
     return Configuration(
-        aggregation=msgspec.convert({name: agreed[name] for name in Aggregation.__struct_fields__}, Aggregation),
+        aggregation=agreed_aggregation(spec.aggregation),
         window=pick("window") or spec.aggregation.window,
         branches=pick("branches") or spec.aggregation.branches,
         placement=None if placement is None else cast("Any", setting_value(placement)),
@@ -265,7 +261,7 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
             "jitterSeconds": _number(link.jitter_seconds, 4),
             "loss": _number(link.loss, 4),
         }
-        peer = None if link.placement is None else link.placement.capitalize()
+        peer = None if link.placement is None else resource_value(link.placement)
         status["placement"] = {"peer": peer, "reason": link.placement_reason or None}
         status["traffic"] = {
             "hitRate": _number(link.hit_rate, 2),
