@@ -15,9 +15,9 @@ from cryptography.exceptions import InvalidSignature
 
 from dragon_core.errors import SettingsError
 from dragon_core.fleet.messages import MAX_PEM_CHARACTERS
+from dragon_operator.fleet.access import CLOUD_PEER, OPERATOR
 from dragon_operator.look.observed import Observed
 from dragon_operator.objects.broker import server_hosts
-from dragon_operator.objects.broker_files import CLOUD_PEER, OPERATOR
 from dragon_operator.objects.metadata import metadata
 from dragon_operator.wanted import names
 from dragon_operator.wanted.deployment import Deployment, Object
