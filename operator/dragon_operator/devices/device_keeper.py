@@ -17,7 +17,9 @@ import msgspec
 from dragon_core.errors import DragonError, SettingsError
 from dragon_core.fleet.join_token import JoinToken
 from dragon_core.topics import Topics
-from dragon_operator.credentials.credentials import OPERATOR_IDENTITY, Credentials, decoded
+from dragon_operator.credentials.certificates import OPERATOR_IDENTITY
+from dragon_operator.credentials.plan import Credentials
+from dragon_operator.credentials.secret import decoded
 from dragon_operator.devices.device import (
     Device,
     configuration,

@@ -3,6 +3,7 @@
 import asyncio
 from dataclasses import dataclass, field
 
+from dragon_operator.credentials.secret import KnownSecrets
 from dragon_operator.kube import Kube
 from dragon_operator.wanted import names
 from dragon_operator.wanted.deployment import Deployment, Object
@@ -32,6 +33,12 @@ class Observed:
     pods: list[Object] = field(default_factory=list)
     foreign_secrets: dict[str, Object | None] = field(default_factory=dict)
     """Secrets that the spec names and somebody else made; None: missing."""
+
+    @property
+    def secrets(self) -> KnownSecrets:
+        """The Secrets among all that."""
+        own = {name: obj for (kind, name), obj in self.children.items() if kind == "Secret"}
+        return KnownSecrets(own=own, foreign=self.foreign_secrets)
 
     def get(self, kind: str, name: str) -> Object | None:
         """A child, or None."""

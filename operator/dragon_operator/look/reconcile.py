@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from dragon_core.errors import SettingsError
-from dragon_operator.credentials.credentials import Credentials, SecretMissingError, plan_credentials
+from dragon_operator.credentials.plan import Credentials, plan_credentials
+from dragon_operator.credentials.secret import SecretMissingError
 from dragon_operator.kube import Kube, RejectedError
 from dragon_operator.look.conditions import Condition, Reason, State, to_status, to_time
 from dragon_operator.look.health import part_states, summary_states
@@ -80,7 +81,7 @@ class Reconciler:
         problems = spec_problems(deployment, observed)
         try:
             credentials = plan_credentials(
-                deployment, observed, self._clock(), revoked=self._fleet.revoked(namespace, name)
+                deployment, observed.secrets, self._clock(), revoked=self._fleet.revoked(namespace, name)
             )
         except SettingsError as error:
             problems[Condition.BROKER] = _broker_problem(error)

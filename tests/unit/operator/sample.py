@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from dragon_operator.credentials.credentials import plan_credentials
+from dragon_operator.credentials.plan import plan_credentials
 from dragon_operator.look.observed import Observed
 from dragon_operator.look.plan import Apply, plan
 from dragon_operator.settings import ImageSettings
@@ -53,7 +53,7 @@ def deployment(spec: dict[str, Any] | None = None, **metadata: Any) -> Deploymen
 def applied(made: Deployment, before: Observed | None = None) -> Observed:
     """What the cluster holds after everything was applied to what it held before."""
     observed = before or Observed()
-    secrets = plan_credentials(made, observed, NOW).secrets
+    secrets = plan_credentials(made, observed.secrets, NOW).secrets
     children = dict(observed.children)
     for action in plan(made, observed, secrets):
         if isinstance(action, Apply):
