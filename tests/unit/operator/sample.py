@@ -1,6 +1,7 @@
 """A DragonDeployment and what a cluster would hold of it, as data."""
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +83,17 @@ def ready(observed: Observed) -> Observed:
             }
             pods += [pod(made, ready=True) for _ in range(replicas)]
         children[key] = made
-    return Observed(children=children, pods=pods, foreign_secrets=observed.foreign_secrets)
+    return Observed(children=children, pods=tuple(pods), foreign_secrets=observed.foreign_secrets)
+
+
+def with_pod(observed: Observed, made: dict[str, Any]) -> Observed:
+    """The same with one more pod."""
+    return replace(observed, pods=(*observed.pods, made))
+
+
+def without(observed: Observed, kind: str, name: str) -> Observed:
+    """The same without a child."""
+    return replace(observed, children={key: obj for key, obj in observed.children.items() if key != (kind, name)})
 
 
 def pod(workload: dict[str, Any], *, ready: bool, **status: Any) -> dict[str, Any]:

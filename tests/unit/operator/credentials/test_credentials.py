@@ -68,14 +68,12 @@ def test_damage_is_repaired() -> None:
     observed = sample.applied(sample.deployment())
     broken = dict(observed.children["Secret", "helpdesk-triton-tls"])
     broken["data"] = {**broken["data"], "tls.crt": base64.b64encode(b"nonsense").decode()}
-    observed.children["Secret", "helpdesk-triton-tls"] = broken
-    assert remade(observed) == {"helpdesk-triton-tls"}
+    assert remade(observed.after({("Secret", "helpdesk-triton-tls"): broken})) == {"helpdesk-triton-tls"}
 
 
 def test_without_its_authority_everything_below_is_made_anew() -> None:
     observed = sample.applied(sample.deployment())
-    del observed.children["Secret", "helpdesk-ca"]
-    found = remade(observed)
+    found = remade(sample.without(observed, "Secret", "helpdesk-ca"))
     assert found >= {"helpdesk-ca", "helpdesk-broker-tls", "helpdesk-cloud-peer-tls", "helpdesk-broker-crl"}
     assert "helpdesk-triton-tls" not in found
 
@@ -91,7 +89,7 @@ def test_revoked_certificates_stay_on_the_list() -> None:
     made = sample.deployment()
     observed = sample.applied(made)
     first = plan_credentials(made, observed.secrets, sample.NOW, revoked=frozenset({"ab"})).secrets
-    observed.children["Secret", "helpdesk-broker-crl"] = first["helpdesk-broker-crl"]
+    observed = observed.after({("Secret", "helpdesk-broker-crl"): first["helpdesk-broker-crl"]})
     second = plan_credentials(made, observed.secrets, sample.NOW, revoked=frozenset({"cd"})).secrets
     listed = x509.load_pem_x509_crl(decoded(second["helpdesk-broker-crl"], "crl.pem"))
     assert {f"{entry.serial_number:x}" for entry in listed} == {"ab", "cd"}

@@ -148,7 +148,7 @@ def test_what_others_made_is_left_alone() -> None:
     made = sample.deployment()
     observed = sample.applied(made)
     foreign = {"kind": "ConfigMap", "metadata": {"name": "theirs", "labels": {}, "ownerReferences": [{"uid": "u2"}]}}
-    observed.children["ConfigMap", "theirs"] = foreign
+    observed = observed.after({("ConfigMap", "theirs"): foreign})
     secrets = plan_credentials(made, observed.secrets, sample.NOW).secrets
     assert not [action for action in plan(made, observed, secrets) if isinstance(action, Delete)]
 
