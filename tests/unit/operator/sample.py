@@ -1,4 +1,4 @@
-"""A DragonDeployment and what a cluster would hold of it, as data."""
+"""A DragonDeployment, a device of it, and what a cluster would hold of them, as data."""
 
 import datetime as dt
 from dataclasses import replace
@@ -8,6 +8,7 @@ from typing import Any
 import yaml
 
 from dragon_operator.credentials.plan import plan_credentials
+from dragon_operator.devices.device import Device
 from dragon_operator.look.observed import Observed
 from dragon_operator.look.plan import Apply, plan
 from dragon_operator.settings import ImageSettings
@@ -49,6 +50,12 @@ def resource(spec: dict[str, Any] | None = None, **metadata: Any) -> dict[str, A
 def deployment(spec: dict[str, Any] | None = None, **metadata: Any) -> Deployment:
     """The same as the operator sees it."""
     return Deployment.from_object(resource(spec, **metadata), ImageSettings())
+
+
+def device(spec: dict[str, Any] | None = None, *, uid: str = "d1") -> Device:
+    """An EdgeDevice called kiosk."""
+    metadata = {"name": "kiosk", "namespace": "support", "uid": uid, "generation": 1}
+    return Device.from_object({"metadata": metadata, "spec": {"deployment": "helpdesk", **(spec or {})}})
 
 
 def applied(made: Deployment, before: Observed | None = None) -> Observed:
