@@ -23,6 +23,7 @@ from dragon_operator.wanted import names
 from dragon_operator.wanted.names import Key
 from dragon_operator.work import WorkQueue
 from dragon_runtime.process.health_server import serving
+from dragon_runtime.process.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -76,8 +77,7 @@ class Operator:
             stack.push_async_callback(self._connections.close_all)
             await stack.enter_async_context(self._looks.running())
             await stack.enter_async_context(self._syncs.running())
-            resync = asyncio.create_task(self._resync(), name="resync")
-            stack.callback(resync.cancel)
+            stack.push_async_callback(end_tasks, [asyncio.create_task(self._resync(), name="resync")])
             await kopf.operator(
                 registry=registry,
                 settings=make_settings(),
@@ -128,8 +128,8 @@ async def run(settings: OperatorSettings, stopped: asyncio.Event) -> None:
             lost = await stack.enter_async_context(leading(kube, own_namespace(), stopped))
             logger.info("watching %s", ", ".join(settings.namespaces) or "the whole cluster")
             over = asyncio.Event()
-            for event in (stopped, lost):
-                stack.callback(asyncio.create_task(_pass_on(event, over), name="ending").cancel)
+            endings = [asyncio.create_task(_pass_on(event, over), name="ending") for event in (stopped, lost)]
+            stack.push_async_callback(end_tasks, endings)
             await operator.run(over)
             if lost.is_set() and not stopped.is_set():
                 raise OurError("the lease was lost: another operator may lead now")
