@@ -1,31 +1,18 @@
-"""An EdgeDevice: its join token and its status as data. Pure; who talks to whom is `device_keeper`'s."""
+"""An EdgeDevice as it was read, and its status as data. Pure: `device_statuses` writes, `device_sync` acts."""
 
-import base64
 import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
-import msgspec
-
-from dragon_core.errors import OurError
 from dragon_core.fleet.join_token import JoinToken
-from dragon_core.fleet.messages import (
-    Aggregation,
-    Configuration,
-    DeviceModel,
-    SamplingDefaults,
-    configuration_version,
-)
-from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
+from dragon_operator.fleet import DeviceReport, Issued, PresenceReason, PresenceState
 from dragon_operator.look.conditions import condition, from_time, to_time
-from dragon_operator.objects.cloud_peer import protocol_settings, setting_value
 from dragon_operator.wanted import names
-from dragon_operator.wanted.deployment import Deployment, Object
-from dragon_operator.wanted.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec, parse_device
+from dragon_operator.wanted.aggregation import resource_value
+from dragon_operator.wanted.deployment import Object
+from dragon_operator.wanted.spec import DeviceSpec, parse_device
 
-GENERATION = f"{names.GROUP}/join-token-generation"
-"""On the Secret of a join token: the generation it was made for."""
 PRESENCE_MESSAGES = {
     PresenceReason.NEVER_SEEN: "it has not been here yet: `dragon-edge run` on the device",
     PresenceReason.HEARTBEAT: "the device is there",
@@ -105,89 +92,6 @@ class Device:
         return numbers
 
 
-def join_token(deployment: Deployment, device: Device, *, ca: str, secret: str, now: dt.datetime) -> JoinToken:
-    """A new join token."""
-    port, enrolment_port = deployment.outer_ports
-    expires = now + dt.timedelta(minutes=device.spec.join_token_minutes)
-    return JoinToken(
-        namespace=device.namespace,
-        deployment=deployment.name,
-        device=device.name,
-        broker_host=deployment.broker_host,
-        broker_port=port,
-        enrolment_port=enrolment_port,
-        ca=ca,
-        secret=secret,
-        expires=int(expires.timestamp()),
-    )
-
-
-def join_secret_object(device: Device, token: JoinToken) -> Object:
-    """The Secret that a fleet operator hands to the device."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": names.join_secret(device.name),
-            "namespace": device.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "dragon",
-                names.MANAGED_BY: names.FIELD_MANAGER,
-                names.DEVICE: device.name,
-            },
-            "annotations": {GENERATION: str(device.spec.join_token_generation)},
-            "ownerReferences": [names.owner(names.DEVICE_KIND, device.name, device.uid)],
-        },
-        "type": "Opaque",
-        "data": {"token": base64.b64encode(token.encode().encode()).decode()},
-    }
-
-
-def known_join_token(secret: Object | None, device: Device) -> JoinToken | None:
-    """The token in a Secret when it is the one that the spec asks for; None: another must be made."""
-    if secret is None:
-        return None
-    annotations = secret["metadata"].get("annotations") or {}
-    owners = {owner["uid"] for owner in secret["metadata"].get("ownerReferences") or []}
-    # A device that was deleted and made anew has the name of the former, whose Secret may still be there.
-    if annotations.get(GENERATION) != str(device.spec.join_token_generation) or device.uid not in owners:
-        return None
-    try:
-        return JoinToken.decode(base64.b64decode(secret["data"]["token"]).decode())
-    except (OurError, KeyError, TypeError, ValueError):  # whatever somebody wrote there is replaced
-        return None
-
-
-def open_join(token: JoinToken | None, now: dt.datetime) -> JoinSecret | None:
-    """What the broker shall accept of a token, while it is valid."""
-    if token is None or token.expires <= now.timestamp():
-        return None
-    return JoinSecret(secret=token.secret, expires=token.expires)
-
-
-def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configuration:
-    """What is wanted of a device: its own over the deployment's `devices.defaults` over its `aggregation`."""
-
-    def pick(name: str) -> Any:
-        return next((value for at in (own, spec.devices.defaults) if (value := getattr(at, name)) is not None), None)
-
-    model, sampling, level = pick("model"), pick("sampling"), pick("log_level")
-    agreed = protocol_settings(spec.aggregation)
-    # Auto pins nothing: a device that keeps every distribution to itself goes on doing so.
-    placement = pick("placement") or (None if spec.aggregation.placement == "Auto" else spec.aggregation.placement)
-    return Configuration(
-        aggregation=msgspec.convert({name: agreed[name] for name in Aggregation.__struct_fields__}, Aggregation),
-        window=pick("window") or spec.aggregation.window,
-        branches=pick("branches") or spec.aggregation.branches,
-        placement=None if placement is None else cast("Any", setting_value(placement)),
-        log_level=None if level is None else cast("Any", setting_value(level)),
-        model=None if model is None else DeviceModel(url=model.url, sha256=model.sha256),
-        sampling=None
-        if sampling is None
-        else SamplingDefaults(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens),
-    )
-
-
 def enrolment_status(
     device: Device, token: JoinToken | None, now: dt.datetime, *, problem: str | None = None
 ) -> dict[str, Any]:
@@ -265,7 +169,7 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
             "jitterSeconds": _number(link.jitter_seconds, 4),
             "loss": _number(link.loss, 4),
         }
-        peer = None if link.placement is None else link.placement.capitalize()
+        peer = None if link.placement is None else resource_value(link.placement)
         status["placement"] = {"peer": peer, "reason": link.placement_reason or None}
         status["traffic"] = {
             "hitRate": _number(link.hit_rate, 2),
@@ -317,12 +221,6 @@ def merged(device: Device, *parts: dict[str, Any]) -> dict[str, Any]:
         status |= {key: value for key, value in part.items() if key != "conditions"}
     status["conditions"] = [conditions[kind] for kind in sorted(conditions)]
     return status
-
-
-def wanted_version(deployment: Deployment, device: Device) -> str:
-    """The version of the configuration that is wanted of a device."""
-    wanted = configuration(deployment.spec, device.spec.configuration)
-    return configuration_version(wanted, heartbeat_seconds=deployment.spec.devices.heartbeat_seconds)
 
 
 def _condition(

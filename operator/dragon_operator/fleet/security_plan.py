@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dragon_core.topics import JOIN_PREFIX, FleetTopic, Topics
+from dragon_operator.fleet.access import CLOUD_PEER, both_ways, cloud_peer_entries, receive, send
 from dragon_operator.fleet.values import DesiredDevice, JoinSecret
-from dragon_operator.objects.broker_files import CLOUD_PEER, both_ways, cloud_peer_entries, receive, send
 
 Command = dict[str, Any]
 Entries = list[dict[str, Any]]

@@ -1,6 +1,5 @@
 """The cloud peers: a Deployment, its settings, an autoscaler when asked; and the Job that loads public documents."""
 
-import re
 from typing import Any
 
 import msgspec
@@ -9,10 +8,11 @@ import yaml
 from dragon_operator.objects.metadata import container, disruption_budget, metadata, pod_template, secret_volume
 from dragon_operator.objects.scaling import autoscalers, replicas
 from dragon_operator.wanted import names
+from dragon_operator.wanted.aggregation import protocol_settings
 from dragon_operator.wanted.deployment import Deployment, Object, digest
 from dragon_operator.wanted.names import Component
 from dragon_operator.wanted.sources import volume_path
-from dragon_operator.wanted.spec import Aggregation, Pods
+from dragon_operator.wanted.spec import Pods
 
 SETTINGS_FILE = "settings.yaml"
 TRITON_TLS_FOLDER = f"{names.CONFIG_FOLDER}/triton-tls"
@@ -62,22 +62,6 @@ def _tls(folder: str) -> dict[str, str]:
         "certificate_file": f"{folder}/tls.crt",
         "key_file": f"{folder}/tls.key",
     }
-
-
-def protocol_settings(aggregation: Aggregation) -> dict[str, Any]:
-    """`spec.aggregation` as settings of an end: names and values in their own spelling."""
-    values = msgspec.structs.asdict(aggregation)
-    weighting = msgspec.structs.asdict(aggregation.weighting)
-    values["coupling"] = setting_value(values["coupling"])
-    values["placement"] = setting_value(values["placement"])
-    weighting["rule"] = setting_value(weighting["rule"])
-    values["weighting"] = {name: value for name, value in weighting.items() if value is not None}
-    return values
-
-
-def setting_value(value: str) -> str:
-    """A value of an enumeration as files and the wire spell it: `SharedNoise` is `shared_noise`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", value).lower()
 
 
 def _settings_map(deployment: Deployment) -> Object:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dragon_operator.objects.broker_files import BROKER_PORT, ENROLMENT_PORT
 from dragon_operator.settings import ImageSettings
 from dragon_operator.wanted import names
 from dragon_operator.wanted.names import Component
@@ -71,7 +70,7 @@ class Deployment:
     def inner_broker(self) -> tuple[str, int]:
         """Where the cluster reaches the broker: host and port."""
         external = self.spec.broker.external
-        return (self.host(Component.BROKER), BROKER_PORT) if external is None else (external.host, external.port)
+        return (self.host(Component.BROKER), names.BROKER_PORT) if external is None else (external.host, external.port)
 
     @property
     def outer_ports(self) -> tuple[int, int]:
@@ -80,8 +79,8 @@ class Deployment:
             return self.spec.broker.external.port, self.spec.broker.external.enrolment_port
         service = self.spec.broker.managed.service if self.spec.broker.managed is not None else None
         if service is None or service.type != "NodePort":
-            return BROKER_PORT, ENROLMENT_PORT
-        return service.node_port or BROKER_PORT, service.enrolment_node_port or ENROLMENT_PORT
+            return names.BROKER_PORT, names.ENROLMENT_PORT
+        return service.node_port or names.BROKER_PORT, service.enrolment_node_port or names.ENROLMENT_PORT
 
     @property
     def milvus_uri(self) -> str:

@@ -32,6 +32,7 @@ FORMER_TOKENS = "former-tokens"
 BROKER_IDENTITY = "broker-tls"
 """The Secret with the broker's own certificate, as a part of a name."""
 
+BROKER_PORT, ENROLMENT_PORT = 8883, 8884
 TRITON_PORT = 8001
 TRITON_METRICS_PORT = 8002
 MILVUS_PORT = 19530

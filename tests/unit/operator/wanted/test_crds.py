@@ -6,7 +6,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from dragon_operator.objects.cloud_peer import protocol_settings
+from dragon_operator.wanted.aggregation import protocol_settings
 from dragon_operator.wanted.spec import DeploymentSpec, DeviceSpec
 from dragon_runtime.settings import ProtocolSettings
 from tests.unit.operator import sample
