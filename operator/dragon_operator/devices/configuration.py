@@ -4,9 +4,10 @@ from typing import Any, cast
 
 from dragon_core.fleet.messages import Configuration, DeviceModel, SamplingDefaults, configuration_version
 from dragon_operator.devices.device import Device
-from dragon_operator.wanted.aggregation import agreed_aggregation, setting_value
 from dragon_operator.wanted.deployment import Deployment
 from dragon_operator.wanted.spec import DeploymentSpec, DeviceConfiguration
+from dragon_runtime.settings import PlacementChoice
+from dragon_runtime.settings.spellings import agreed, setting_value
 
 
 def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configuration:
@@ -17,12 +18,13 @@ def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configurati
 
     model, sampling, level = pick("model"), pick("sampling"), pick("log_level")
     # Auto pins nothing: a device that keeps every distribution to itself goes on doing so.
-    placement = pick("placement") or (None if spec.aggregation.placement == "Auto" else spec.aggregation.placement)
+    pinned = None if spec.aggregation.placement is PlacementChoice.AUTO else spec.aggregation.placement
+    placement = pick("placement")
     return Configuration(
-        aggregation=agreed_aggregation(spec.aggregation),
+        aggregation=agreed(spec.aggregation),
         window=pick("window") or spec.aggregation.window,
         branches=pick("branches") or spec.aggregation.branches,
-        placement=None if placement is None else cast("Any", setting_value(placement)),
+        placement=cast("Any", pinned if placement is None else setting_value(placement)),
         log_level=None if level is None else cast("Any", setting_value(level)),
         model=None if model is None else DeviceModel(url=model.url, sha256=model.sha256),
         sampling=None

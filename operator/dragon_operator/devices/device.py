@@ -9,9 +9,9 @@ from dragon_core.fleet.join_token import JoinToken
 from dragon_operator.fleet import DeviceReport, Issued, PresenceReason, PresenceState
 from dragon_operator.look.conditions import condition, from_time, to_time
 from dragon_operator.wanted import names
-from dragon_operator.wanted.aggregation import resource_value
 from dragon_operator.wanted.deployment import Object
 from dragon_operator.wanted.spec import DeviceSpec, parse_device
+from dragon_runtime.settings.spellings import resource_value
 
 PRESENCE_MESSAGES = {
     PresenceReason.NEVER_SEEN: "it has not been here yet: `dragon-edge run` on the device",

@@ -8,7 +8,6 @@ import yaml
 from dragon_operator.objects.metadata import container, disruption_budget, metadata, pod_template, secret_volume
 from dragon_operator.objects.scaling import autoscalers, replicas
 from dragon_operator.wanted import names
-from dragon_operator.wanted.aggregation import protocol_settings
 from dragon_operator.wanted.deployment import Deployment, Object, digest
 from dragon_operator.wanted.names import Component
 from dragon_operator.wanted.sources import volume_path
@@ -52,7 +51,7 @@ def cloud_settings(deployment: Deployment) -> dict[str, Any]:
         "broker": {"host": host, "port": port, **_tls(names.TLS_FOLDER)},
         "metrics": {"host": "0.0.0.0", "port": names.CLOUD_PEER_PORT},  # noqa: S104 - scraped and probed from outside
         "log": {"format": "json"},
-        **protocol_settings(spec.aggregation),
+        **spec.aggregation.model_dump(mode="json", exclude_none=True),
     }
 
 

@@ -5,6 +5,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from dragon_core.errors import SettingsError
+from dragon_runtime.settings import ProtocolSettings
+from dragon_runtime.settings.spellings import protocol_settings
 
 Quantities = dict[str, str | int]
 Kept = Literal["Retain", "Delete"]
@@ -170,29 +172,6 @@ class CloudPeer(ScaledPods, frozen=True, rename="camel"):
     drain_seconds: int = 30
 
 
-class Weighting(Part, frozen=True, rename="camel"):
-    """How much each context has to say."""
-
-    rule: str = "Evidence"
-    temperature: float = 0.1
-    beta: float | None = None
-    gamma: float = 0.5
-
-
-class Aggregation(Part, frozen=True, rename="camel"):
-    """How both ends write one answer; the fields are settings of both ends."""
-
-    coupling: str = "SharedNoise"
-    placement: str = "Auto"
-    window: int = 32
-    branches: int = 2
-    max_published_tokens: int = 64
-    nucleus: float = 0.99
-    num_passages: int = 2
-    passages_per_context: int = 2
-    weighting: Weighting = Weighting()
-
-
 class Source(Part, frozen=True, rename="camel"):
     """A file, a folder or an archive with public documents."""
 
@@ -254,7 +233,7 @@ class DeploymentSpec(Part, frozen=True, rename="camel"):
     broker: Broker
     triton: Triton = Triton()
     cloud_peer: CloudPeer = CloudPeer()
-    aggregation: Aggregation = Aggregation()
+    aggregation: ProtocolSettings = ProtocolSettings()
     documents: Documents = Documents()
     devices: Devices = Devices()
     network_policy: NetworkPolicies = NetworkPolicies()
@@ -292,6 +271,16 @@ def parse_device(spec: dict[str, Any]) -> DeviceSpec:
 
 def _parse(spec: dict[str, Any], cls: type[Parsed]) -> Parsed:
     try:
-        return msgspec.convert(spec, cls)
+        return msgspec.convert(spec, cls, dec_hook=_aggregation)
     except msgspec.ValidationError as error:
         raise SettingsError(f"spec: {error}; is the CRD of the operator's version installed?") from error
+
+
+def _aggregation(cls: type, value: Any) -> ProtocolSettings:
+    """`spec.aggregation`: the one part that is settings of both ends, and not the operator's own."""
+    if cls is not ProtocolSettings:
+        raise NotImplementedError(cls)
+    try:
+        return protocol_settings(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from error

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from dragon_operator.devices.configuration import configuration, wanted_version
-from dragon_operator.wanted.aggregation import agreed_aggregation
+from dragon_runtime.settings.spellings import agreed
 from tests.unit.operator import sample
 
 SPEC: dict[str, Any] = {
@@ -18,7 +18,7 @@ def test_its_own_comes_before_the_defaults_and_those_before_the_aggregation() ->
     made = sample.deployment(SPEC)
     found = configuration(made.spec, sample.device({"configuration": {"logLevel": "Debug"}}).spec.configuration)
     assert (found.window, found.branches, found.log_level) == (16, 3, "debug")
-    assert found.aggregation == agreed_aggregation(made.spec.aggregation)
+    assert found.aggregation == agreed(made.spec.aggregation)
     assert (found.model, found.sampling) == (None, None)
 
 
