@@ -1,6 +1,6 @@
 """What crosses between two peers: the envelope and every message of a session. Data only; bytes are `codec`'s.
 
-Field order is the wire order (docs/protocol.md). Durations travel as such; no wall clock is ever sent.
+Field order is the wire order (docs/protocol-session.md). Durations travel as such; no wall clock is ever sent.
 """
 
 import enum
@@ -184,6 +184,7 @@ class Handover(Message, frozen=True, tag=8):
 class Resume(Message, frozen=True, tag=9, kw_only=True):
     """What the sender holds; the other resends what follows. `aggregator` is None before placement.
 
+    `last_sequence` is the last one received: it tells the opener whether its Handover is still on its way.
     `term_position` is where the sender's term began: what an older term fixed at or after it is void.
     `mix_position` is the first position at which the opener wants frames again after a takeover.
     """

@@ -1,4 +1,4 @@
-"""What a device and the operator tell each other: presence, twin, link, enrolment (docs/protocol.md). Pure.
+"""What a device and the operator tell each other: presence, twin, link, enrolment (docs/protocol-fleet.md). Pure.
 
 JSON on the wire: these messages are few, some are retained, and people read them. The times in them are Unix seconds.
 """

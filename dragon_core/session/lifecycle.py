@@ -48,7 +48,7 @@ ARRIVING: dict[Peer, dict[State, tuple[type, ...]]] = {
         State.FINISHING: (Open, Ready, *_TOKENS, *_ALWAYS),
     },
 }
-"""What the other end may send us (docs/protocol.md, section 8)."""
+"""What the other end may send us (docs/protocol-session.md, section 8)."""
 
 _ANSWER = (Ready, Draft, Target, Resume, Finish, Failure)
 SENT: dict[Peer, dict[State, tuple[type, ...]]] = {
