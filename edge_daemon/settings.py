@@ -35,20 +35,29 @@ class ApiSettings(SettingsGroup):
     """The HTTP API on the device."""
 
     host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; any but loopback needs a key."
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; any address except loopback requires a key.",
     )
     port: Port = Field(default=8642, description="Port to listen on.")
     api_key_file: UserPath | None = Field(default=None, description="File with the key that requests must carry.")
-    allowed_hosts: Names = Field(default=(), description="Host names accepted in requests besides loopback ones.")
+    allowed_hosts: Names = Field(
+        default=(), description="Host names accepted in requests, in addition to loopback names."
+    )
     allowed_origins: Names = Field(
         default=(), description="Origins of web pages that may call the API, as `https://host:port`."
     )
-    max_document_bytes: int = Field(default=32 * MIB, ge=1, le=1024 * MIB, description="Largest document, in bytes.")
+    max_document_bytes: int = Field(
+        default=32 * MIB, ge=1, le=1024 * MIB, description="Maximum size of a document, in bytes."
+    )
     max_request_bytes: int = Field(
-        default=4 * MIB, ge=1024, le=1024 * MIB, description="Largest other request, in bytes."
+        default=4 * MIB, ge=1024, le=1024 * MIB, description="Maximum size of any other request, in bytes."
     )
     default_max_tokens: int = Field(
-        default=512, ge=1, le=1_000_000, description="Longest answer, in tokens, when a request names no limit."
+        default=512,
+        ge=1,
+        le=1_000_000,
+        description="Maximum length of an answer, in tokens, if the request sets no limit.",
     )
 
     @model_validator(mode="after")
@@ -80,10 +89,12 @@ class ApiSettings(SettingsGroup):
 
 
 class SamplingSettings(SettingsGroup):
-    """How tokens are chosen when a request does not say."""
+    """How tokens are chosen if a request does not say."""
 
-    temperature: float = Field(default=0.7, ge=0, le=2, description="0 always takes the likeliest token.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Probability mass that is sampled from.")
+    temperature: float = Field(
+        default=0.7, ge=0, le=2, description="Sampling temperature; 0 always takes the most likely token."
+    )
+    top_p: float = Field(default=1.0, gt=0, le=1, description="Probability mass to sample from.")
 
 
 class EdgeSettings(PeerSettings):
@@ -91,10 +102,10 @@ class EdgeSettings(PeerSettings):
 
     device: TopicName = Field(description="Name of this device at the broker.")
     namespace: TopicName = Field(default="default", description="Namespace of the deployment the device belongs to.")
-    deployment: TopicName = Field(default="dragon", description="Name of that deployment.")
+    deployment: TopicName = Field(default="dragon", description="Name of the deployment the device belongs to.")
     data_folder: UserPath = Field(
         default_factory=default_data_folder,
-        description="Where the device keeps its documents, identity and applied configuration.",
+        description="Folder for the device's documents, identity and applied configuration.",
     )
     model: ModelSettings = Field(default=ModelSettings(), description="The language model.")
     embedding: EmbeddingSettings = Field(default=EmbeddingSettings(), description="The embedding model.")
