@@ -54,7 +54,7 @@ def add(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders, files or archives (.zip, .tar, .tar.gz), or http(s) addresses of files, optionally with #sha256=DIGEST.",
+            help="Folders, files, archives (.zip, .tar, .tar.gz) or http(s) addresses, optionally with #sha256=DIGEST.",
         ),
     ],
     timeout_seconds: Annotated[

@@ -1,4 +1,4 @@
-"""The settings of the cloud's end. How they are loaded is `dragon_runtime.settings`'."""
+"""The settings of the cloud peer. `dragon_runtime.settings` loads them."""
 
 import socket
 from pathlib import Path
@@ -35,7 +35,7 @@ class CloudModelSettings(ModelSettings):
 
 
 class CloudSettings(PeerSettings):
-    """Everything a cloud peer can be told."""
+    """All settings of a cloud peer."""
 
     replica: TopicName = Field(
         default_factory=lambda: socket.gethostname().lower(),
@@ -66,5 +66,5 @@ class CloudSettings(PeerSettings):
 
     @property
     def store_folder(self) -> Path:
-        """Where an embedded store lies."""
+        """Folder of the embedded store."""
         return self.store.folder or self.data_folder / "store"

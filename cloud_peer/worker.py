@@ -1,4 +1,4 @@
-"""A cloud peer: serves sessions of many devices at once, and drains before it goes."""
+"""A cloud peer: serves sessions of many devices at once, and drains before it stops."""
 
 import asyncio
 import logging

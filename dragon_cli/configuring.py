@@ -135,7 +135,9 @@ def require_digest(options: StackOptions) -> None:
     if options.model is not None and is_address(options.model) and options.model_sha256 is None:
         raise SettingsError(f"{options.model} is downloaded: give its digest with --model-sha256")
     if options.model_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", options.model_sha256):
-        raise SettingsError(f"--model-sha256 {options.model_sha256} is not a digest: a digest has 64 hexadecimal digits")
+        raise SettingsError(
+            f"--model-sha256 {options.model_sha256} is not a digest: a digest has 64 hexadecimal digits"
+        )
 
 
 def is_address(model: str) -> bool:

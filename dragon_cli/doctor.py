@@ -108,7 +108,9 @@ def _existing(folder: Path) -> Path:
 def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(_existing(folder)).free
     is_good = free >= MIN_FREE_DISK_BYTES
-    return Finding("disk", is_good, f"{free / 2**30:.1f} GiB free", "" if is_good else "free disk space: 1 GiB is needed")
+    return Finding(
+        "disk", is_good, f"{free / 2**30:.1f} GiB free", "" if is_good else "free disk space: 1 GiB is needed"
+    )
 
 
 def _writable(folder: Path) -> Finding:

@@ -45,8 +45,12 @@ def up(
     api_port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port of the device's API.")] = None,
     rtt_ms: Annotated[float | None, typer.Option(min=0, help="Emulate a slow link with this round-trip time.")] = None,
     jitter_ms: Annotated[float, typer.Option(min=0, help="Maximum jitter of the slow link, each way.")] = 0.0,
-    public_documents: Annotated[Path | None, typer.Option(help="Folder of public documents for the cloud peer.")] = None,
-    model: Annotated[str | None, typer.Option(help="GGUF file or its address, for both ends; default: the bundled model.")] = None,
+    public_documents: Annotated[
+        Path | None, typer.Option(help="Folder of public documents for the cloud peer.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="GGUF file or its address, for both ends; default: the bundled model.")
+    ] = None,
     model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; required for an address.")] = None,
     weighting: Annotated[WeightingRule | None, typer.Option(help="Weighting rule.")] = None,
     placement: Annotated[PlacementChoice | None, typer.Option(help="End that aggregates.")] = None,
@@ -225,14 +229,18 @@ def doctor(folder: Folder = DEFAULT_FOLDER, is_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path | None, typer.Option(help="Folder for the demo's stack, kept afterwards; default: a temporary folder.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder for the demo's stack, kept afterwards; default: a temporary folder.")
+    ] = None,
     output: Annotated[Path, typer.Option(help="File for the results.")] = Path("build/demo.json"),
     rtt_ms: Annotated[float, typer.Option(min=0, help="Round-trip time of the link between the ends.")] = 100.0,
-    model: Annotated[str | None, typer.Option(help="GGUF file or its address, for both ends; default: the bundled model.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="GGUF file or its address, for both ends; default: the bundled model.")
+    ] = None,
     model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; required for an address.")] = None,
     engine: EngineOption = EngineChoice.LLAMA,
 ) -> None:
-    """Start both ends on this machine, ask questions that need both, compare with one end alone, and stop everything."""
+    """Start both ends here, ask questions that need both, compare with one end alone, and stop everything."""
     from dragon_cli.demo import run_demo
 
     console = Console(highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""The seam between the HTTP API and the daemon: what is asked for, what comes back, and who gives it.
+"""The seam between the HTTP API and the daemon: requests, answers, and the service that answers.
 
 Protocols and values only. The daemon implements them; tests have a fake in tests/fakes.
 """

@@ -34,10 +34,15 @@ def join(
     settings: Settings = None,
     data_folder: DataFolder = None,
     broker_host: Annotated[
-        str | None, typer.Option(help="Broker host, if this device reaches the broker at another one than the token names.")
+        str | None,
+        typer.Option(help="Broker host, if this device reaches the broker at another one than the token names."),
     ] = None,
-    broker_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Broker port, if it differs from the token.")] = None,
-    enrolment_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Broker port for enrolment, if it differs from the token.")] = None,
+    broker_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Broker port, if it differs from the token.")
+    ] = None,
+    enrolment_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Broker port for enrolment, if it differs from the token.")
+    ] = None,
 ) -> None:
     """Enrol this device: create a key, get a certificate for it, and store the broker's address."""
     from edge_daemon.fleet.joining import Joining

@@ -1,4 +1,4 @@
-"""Answers as sessions: opens one per request, drives it, and tells how it came about."""
+"""Answers as sessions: opens a session per request, drives it, and reports how the answer was written."""
 
 import asyncio
 import logging
@@ -257,7 +257,7 @@ class SessionAnswers:
 
 
 def _nowhere() -> MemoryChannel:
-    """The channel of a session that asks nobody."""
+    """The channel of a session without a second peer."""
     channel = MemoryChannel()
     channel.connect(MemoryChannel())
     return channel

@@ -1,4 +1,4 @@
-"""The settings of the device's end. How they are loaded is `dragon_runtime.settings`'."""
+"""The settings of the edge daemon. `dragon_runtime.settings` loads them."""
 
 from pathlib import Path
 from typing import Any, Self
@@ -27,7 +27,7 @@ MIB = 1024 * 1024
 
 
 def default_data_folder() -> Path:
-    """Where a device keeps what is its own when nothing else is said."""
+    """Default folder for the device's own data."""
     return Path(platformdirs.user_data_dir("dragon-edge", appauthor=False))
 
 
@@ -68,7 +68,7 @@ class ApiSettings(SettingsGroup):
             )
         for origin in self.allowed_origins:
             if "://" not in origin or origin.endswith("/"):
-                raise ValueError(f"allowed_origins: {origin!r} is no origin; write it as https://host:port")
+                raise ValueError(f"allowed_origins: {origin!r} is not an origin; write it as https://host:port")
         return self
 
     def api_key(self) -> SecretStr | None:
@@ -98,7 +98,7 @@ class SamplingSettings(SettingsGroup):
 
 
 class EdgeSettings(PeerSettings):
-    """Everything the edge daemon can be told. Without `device`, the identity it enrolled with says who and where."""
+    """All settings of the edge daemon. Without `device`, device and broker come from the enrolled identity."""
 
     device: TopicName = Field(description="Name of this device at the broker.")
     namespace: TopicName = Field(default="default", description="Namespace of the deployment the device belongs to.")
@@ -118,7 +118,7 @@ class EdgeSettings(PeerSettings):
     @model_validator(mode="before")
     @classmethod
     def _enrolled(cls, given: Any) -> Any:
-        """Fill in what `dragon-edge join` left in the data folder; what is given besides wins key by key."""
+        """Fill in what `dragon-edge join` stored in the data folder; explicitly given keys win one by one."""
         if not isinstance(given, dict) or "device" in given:
             return given
         folder = given.get("data_folder") or default_data_folder()
@@ -148,5 +148,5 @@ class EdgeSettings(PeerSettings):
 
     @property
     def store_folder(self) -> Path:
-        """Where an embedded store lies."""
+        """Folder of the embedded store."""
         return self.store.folder or self.data_folder / "store"

@@ -61,7 +61,7 @@ class Problem:
 
 
 def problem_of(error: DragonError) -> Problem:
-    """What a client is told of one of our errors."""
+    """One of our errors, as the client sees it."""
     message = str(error)
     match error:
         case ApiError():
@@ -183,7 +183,7 @@ class WatchedSend:
 
 
 class ErrorBoundary:
-    """Outermost: what nobody expected is logged in full, and the client learns nothing but that it happened."""
+    """Outermost: logs an unexpected error in full; the client only learns that an error happened."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""What requests may say. Everything is closed: a parameter that is unknown or not supported is refused by name."""
+"""Schemas of requests. All are closed: a parameter that is unknown or not supported is refused by name."""
 
 import secrets
 from collections.abc import Callable
@@ -88,7 +88,7 @@ class RequestMessage(Closed):
 
 
 class StreamOptions(Closed):
-    """What a stream carries besides tokens."""
+    """What a stream contains in addition to tokens."""
 
     include_usage: bool = False
     include_obfuscation: Annotated[Any, AfterValidator(_only(False))] = None

@@ -1,4 +1,4 @@
-"""Who may call: the Host a request names, the web page it comes from, the key it carries, and how much it sends.
+"""Access control: checks a request's Host, the web page it comes from, its key and its size.
 
 The API listens on loopback, where every page in a browser can reach it: a name that another site lets point here (DNS
 rebinding) is refused by its Host, a page of another site by its Origin.

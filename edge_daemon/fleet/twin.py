@@ -1,4 +1,4 @@
-"""What the operator wants of this device, kept across restarts, and the settings that come of it.
+"""The device's desired configuration from the operator, kept across restarts, and the resulting settings.
 
 What is wanted wins over the device's own settings, and only what can work is taken: as a whole or not at all.
 """
@@ -128,7 +128,7 @@ class Twin:
         except FileNotFoundError:
             return _State()
         except (OSError, msgspec.MsgspecError) as error:
-            logger.warning("%s cannot be read (%s): waiting for what the operator wants", self._path, error)
+            logger.warning("%s cannot be read (%s): waiting for the configuration from the operator", self._path, error)
             return _State()
 
     def _save(self, state: _State) -> None:
@@ -139,7 +139,11 @@ class Twin:
             kept.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
             kept.replace(self._path)
         except OSError as error:
-            logger.warning("%s cannot be written (%s): after a restart what is wanted comes anew", self._path, error)
+            logger.warning(
+                "%s cannot be written (%s): after a restart the operator sends the configuration again",
+                self._path,
+                error,
+            )
 
 
 def configured(own: EdgeSettings, configuration: Configuration, model: DeviceModel | None) -> EdgeSettings:
@@ -180,13 +184,13 @@ def problem_of(own: EdgeSettings, configuration: Configuration) -> str:
     if needed > own.model.num_sequences:
         return (
             f"branches {wanted.branches} needs {needed} sequences for an answer, this device has model.num_sequences "
-            f"{own.model.num_sequences}: want fewer branches, or raise it on the device"
+            f"{own.model.num_sequences}: set fewer branches, or increase num_sequences on the device"
         )
     sampling = configuration.sampling
     max_tokens = None if sampling is None else sampling.max_tokens
     if max_tokens is not None and max_tokens >= own.model.context_length:
         return (
             f"sampling.maxTokens {max_tokens} does not fit into model.context_length {own.model.context_length} "
-            "of this device: want less, or raise it on the device"
+            "of this device: set a lower maxTokens, or increase context_length on the device"
         )
     return ""

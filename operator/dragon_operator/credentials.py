@@ -1,4 +1,4 @@
-"""Credentials of a deployment, as Secrets: made once, kept, made again before they end. Nothing is logged.
+"""Credentials of a deployment, as Secrets: created once, kept, reissued before they expire. Nothing is logged.
 
 Two authorities: the inner one vouches for Triton and those who call it, the broker's for the operator, the cloud peers,
 the devices and, unless its certificate is given, the broker. A device's certificate opens nothing but the broker.
@@ -27,7 +27,7 @@ from dragon_runtime.mosquitto_cluster import CLOUD_PEER, OPERATOR
 AUTHORITY_LIFE = dt.timedelta(days=3650)
 CERTIFICATE_LIFE = dt.timedelta(days=825)
 RENEWED_AT = 2 / 3
-"""Part of a certificate's life after which it is made anew."""
+"""Fraction of a certificate's lifetime after which it is reissued."""
 PASSWORD_BYTES = 32
 MAX_FORMER_PASSWORDS = 3
 """Kept, for nobody may have opened the store between two rotations."""
@@ -40,7 +40,7 @@ SERVER_AUTHORITY = "server-ca.crt"
 
 
 class SecretMissingError(SettingsError):
-    """A Secret that the spec names is not there."""
+    """A Secret that the spec names is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,34 +96,34 @@ def external_authority(observed: Observed, name: str) -> CertificateAuthority:
     if secret is None:
         raise SecretMissingError(
             f"Secret {name} of spec.broker.external.secretRef is missing: "
-            "make it with tls.crt and tls.key of the authority that the broker accepts clients of"
+            "create it with tls.crt and tls.key of the authority whose client certificates the broker accepts"
         )
     try:
         return CertificateAuthority.load(decoded(secret, "tls.crt"), decoded(secret, "tls.key"))
     except (KeyError, ValueError) as error:
         raise SettingsError(
-            f"Secret {name} holds no authority in tls.crt and tls.key (PEM): {type(error).__name__}"
+            f"Secret {name} contains no valid authority in tls.crt and tls.key (PEM): {type(error).__name__}"
         ) from error
 
 
 def given_certificate(observed: Observed, name: str, hosts: list[str]) -> dict[str, bytes]:
-    """A broker's certificate and key that somebody else made, and what clients believe it by, for the broker's Secret.
+    """The broker's certificate and key from another issuer, and the authority to trust, for the broker's Secret.
 
     Raises:
-        SettingsError: the Secret is missing, or clients would not believe a broker with it.
+        SettingsError: the Secret is missing, or clients would not trust a broker with it.
     """
     where = f"Secret {name} of spec.broker.managed.tls.secretRef"
     needed = f"tls.crt and tls.key for {', '.join(hosts)}, and ca.crt of their authority"
     secret = observed.foreign_secrets.get(name)
     if secret is None:
-        raise SecretMissingError(f"{where} is missing: make it with {needed}")
+        raise SecretMissingError(f"{where} is missing: create it with {needed}")
     try:
         certificate, key, ca = (decoded(secret, part) for part in ("tls.crt", "tls.key", "ca.crt"))
     except KeyError as error:
         raise SettingsError(f"{where} has no key {error.args[0]}: it needs {needed}") from error
     problem = server_problem(certificate, key, ca, hosts=hosts)
     if problem is not None:
-        raise SettingsError(f"clients would not believe the broker with {where}: {problem}; it needs {needed}")
+        raise SettingsError(f"clients would not trust the broker with {where}: {problem}; it needs {needed}")
     if len(ca) > MAX_PEM_CHARACTERS:
         raise SettingsError(
             f"ca.crt in {where} has more than {MAX_PEM_CHARACTERS} characters: leave only the broker's authority in it"

@@ -31,7 +31,7 @@ PRESENCE_MESSAGES = {
     PresenceReason.HEARTBEAT: "the device is online",
     PresenceReason.HEARTBEAT_LATE: "no message for three heartbeats",
     PresenceReason.HEARTBEAT_LOST: "no message for ten heartbeats: run `dragon-edge status` on the device",
-    PresenceReason.CONNECTION_LOST: "the connection broke: check the device's power and network, and run `dragon-edge status` on it",
+    PresenceReason.CONNECTION_LOST: "the connection broke: check power, network and `dragon-edge status` on the device",
     PresenceReason.STOPPED: "the daemon was stopped: start it with `dragon-edge run` on the device",
 }
 
@@ -213,7 +213,8 @@ def enrolment_status(
         expires = from_time(certificate["expires"])
         if expires <= now:
             message = (
-                f"the certificate expired on {certificate['expires']}: increase spec.joinTokenGeneration and enrol it again"
+                f"the certificate expired on {certificate['expires']}: "
+                "increase spec.joinTokenGeneration and enrol the device again"
             )
             enrolled = (False, DeviceReason.CERTIFICATE_EXPIRED, message)
         else:
@@ -257,7 +258,11 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
         elif reported.applied == wanted:
             applied = (True, DeviceReason.APPLIED, f"version {wanted}")
         else:
-            applied = (False, DeviceReason.PENDING, "the device has not applied the configuration yet; it will when it is online")
+            applied = (
+                False,
+                DeviceReason.PENDING,
+                "the device has not applied the configuration yet; it will when it is online",
+            )
         conditions.append(_condition(device, DeviceCondition.CONFIGURED, *applied, now=now))
     if (link := report.link) is not None:
         status["link"] = {

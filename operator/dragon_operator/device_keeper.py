@@ -139,13 +139,13 @@ class DeviceKeeper:
                 "cloudPlacements": found.cloud_placements,
             },
         }
-        counts = f"{found.ready} of {found.total} devices are there"
+        counts = f"{found.ready} of {found.total} devices are online"
         if not known.fleet.is_connected:
             message = f"the operator has no connection to the broker: {known.fleet.problem}"
             return fields, [State(Condition.EDGES, None, Reason.FLEET_UNREACHABLE, message)]
         if found.ready == found.total:
             return fields, [State(Condition.EDGES, True, Reason.ALL_CONNECTED, counts)]
-        message = f"{counts}: see `kubectl get edgedevices`"
+        message = f"{counts}: run `kubectl get edgedevices` to see which are not"
         return fields, [State(Condition.EDGES, False, Reason.SOME_MISSING, message)]
 
     # -- devices -----------------------------------------------------------------------------------------------------
@@ -161,7 +161,7 @@ class DeviceKeeper:
         known = self._open.get(key)
         if known is None:
             if await self._kube.get(names.DEPLOYMENT_KIND, name, namespace) is None:
-                message = f"there is no DragonDeployment {name} in this namespace: create it, or make the device anew"
+                message = f"there is no DragonDeployment {name} in this namespace: create it, or recreate the device"
                 for device in devices:
                     await self._tell(device, missing_deployment_status(device, message, self._clock()))
             return
@@ -186,7 +186,7 @@ class DeviceKeeper:
             raise failure
 
     async def _devices(self, key: Key) -> tuple[list[Device], list[str]]:
-        """(devices of a deployment, names of those whose spec does not fit, which are told so)."""
+        """(devices of a deployment, names of those whose spec is invalid, whose status now says so)."""
         found, refused = [], []
         for obj in await self._kube.list(names.DEVICE_KIND, key[0]):
             name = obj["metadata"]["name"]

@@ -31,7 +31,7 @@ class Observed:
     children: dict[tuple[str, str], Object] = field(default_factory=dict)
     pods: list[Object] = field(default_factory=list)
     foreign_secrets: dict[str, Object | None] = field(default_factory=dict)
-    """Secrets that the spec names and somebody else made; None: missing."""
+    """Secrets that the spec names and the operator does not create; None: missing."""
 
     def get(self, kind: str, name: str) -> Object | None:
         """A child, or None."""

@@ -64,7 +64,7 @@ def desired(deployment: Deployment) -> list[Object]:
 
 
 def stamped(obj: Object, secrets: dict[str, Object]) -> Object:
-    """Mark a workload's pods with the certificates they read at start: a new one has them made anew."""
+    """Mark a workload's pods with the certificates they read at start: a new certificate replaces the pods."""
     template = obj.get("spec", {}).get("template")
     if template is None:
         return obj

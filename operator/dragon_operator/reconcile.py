@@ -170,7 +170,7 @@ _QUIET = frozenset({Reason.STARTING, Reason.UPDATING, Reason.MODEL_LOADING, Reas
 
 
 def spec_problems(deployment: Deployment, observed: Observed) -> dict[Condition, State]:
-    """What the spec names and nobody has made."""
+    """Objects that the spec names and that are missing or incomplete."""
     spec = deployment.spec
     problems: dict[Condition, State] = {}
     if (reference := spec.model.secret_ref) is not None:

@@ -1,4 +1,4 @@
-"""The settings of the operator. How they are loaded is `dragon_runtime.settings`'."""
+"""The settings of the operator. `dragon_runtime.settings` loads them."""
 
 from pydantic import Field
 
@@ -33,7 +33,7 @@ class OperatorMetricsSettings(SettingsGroup):
 
 
 class OperatorSettings(SettingsGroup):
-    """Everything the operator can be told."""
+    """All settings of the operator."""
 
     namespaces: Names = Field(default=(), description="Namespaces to watch; empty: the whole cluster.")
     images: ImageSettings = Field(default=ImageSettings(), description="Images of the parts.")

@@ -171,7 +171,7 @@ class CloudPeer(ScaledPods, frozen=True, rename="camel"):
 
 
 class Weighting(Part, frozen=True, rename="camel"):
-    """How much each context has to say."""
+    """How contexts are weighted."""
 
     rule: str = "Evidence"
     temperature: float = 0.1

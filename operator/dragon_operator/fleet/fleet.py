@@ -1,4 +1,4 @@
-"""The devices of one deployment over one connection to its broker: what is wanted goes out, what is comes back."""
+"""The devices of one deployment, over one connection to its broker: sends configurations, receives reports."""
 
 import asyncio
 import contextlib
@@ -94,7 +94,7 @@ class Fleet:
         return self._connection.problem
 
     async def sync(self, devices: Sequence[DesiredDevice], *, kept: Collection[str] = ()) -> SyncResult:
-        """Bring the broker to exactly these devices and tell each what is wanted of it. Doing it again changes nothing.
+        """Bring the broker to exactly these devices and send each its configuration. Doing it again changes nothing.
 
         Nothing changes for those that are `kept`: what is wanted of them cannot be read. Without a connection the list
         is kept and brought about as soon as there is one.
@@ -110,7 +110,7 @@ class Fleet:
             except OurError as error:
                 problems[device.name] = str(error)
         if len(wanted) + len(problems) != len(devices):
-            raise OurError("a device stands twice in the list of the fleet")
+            raise OurError("a device is twice in the list of the fleet")
         readable_again = self._kept - set(kept)
         self._wanted, self._kept = MappingProxyType(wanted), frozenset(kept)
         now = asyncio.get_running_loop().time()
@@ -255,7 +255,7 @@ class Fleet:
             await self._connection.publish(self._topics.enrolment_response(device), b"", is_retained=True)
 
     def _touch_links(self, now: float) -> None:
-        """Measurements alone are told now and then: they change with every heartbeat."""
+        """Measurements alone are reported now and then: they change with every heartbeat."""
         for device in tuple(self._told_link.keys() - self._inbox.links.keys()):
             del self._told_link[device]
         for device in self._inbox.links:

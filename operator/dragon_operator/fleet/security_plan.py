@@ -1,4 +1,4 @@
-"""Which commands bring a broker's clients and roles to what is wanted. Pure: data in, data out.
+"""Commands that bring a broker's clients and roles to the desired state. Pure: data in, data out.
 
 Clients of ours carry a mark in their description; others of the same broker are never touched.
 """

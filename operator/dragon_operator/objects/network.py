@@ -1,4 +1,4 @@
-"""Network policies: devices reach the broker, cloud peers reach Triton and Milvus, nobody else does."""
+"""Network policies: devices reach the broker, cloud peers reach Triton and Milvus, and no other client does."""
 
 from dragon_operator import names
 from dragon_operator.deployment import Deployment, Object

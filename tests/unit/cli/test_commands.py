@@ -101,7 +101,7 @@ async def test_a_wrong_use_is_one_line_and_exit_code_1(api: ServedApi, tmp_path:
         (["documents", "add", str(tmp_path / "empty")], "contains no document"),
         (["documents", "show", "none"], "there is no document 'none'"),
         (["documents", "delete", "none"], "there is no document 'none'"),
-        (["status", "--folder", str(tmp_path / "none")], "`dragonctl up` starts one"),
+        (["status", "--folder", str(tmp_path / "none")], "start one with `dragonctl up`"),
         (["logs", "--folder", str(tmp_path / "none")], "`dragonctl up` starts a stack"),
         (["logs", "kitchen"], "there is no part 'kitchen'"),
         (["up", "--public-documents", str(tmp_path / "none")], "is not a folder of public documents"),
