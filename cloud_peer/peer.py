@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10.0
 PARTS = ("models", "documents", "broker")
-"""What a peer needs before it takes sessions, as /readyz names it."""
+"""The parts a peer needs before it accepts sessions, as /readyz names them."""
 
 
 async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:

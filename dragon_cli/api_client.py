@@ -40,7 +40,7 @@ class ApiClient:
         await self._client.aclose()
 
     async def readiness(self) -> Body | None:
-        """What /readyz says, or None while nothing listens."""
+        """The answer of /readyz, or None while nothing listens."""
         try:
             response = await self._client.get("/readyz", timeout=5.0)
         except httpx.TransportError:

@@ -116,7 +116,7 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDefaults:
-    """What holds where a request does not say."""
+    """Defaults for requests that do not say."""
 
     temperature: float
     top_p: float

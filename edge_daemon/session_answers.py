@@ -46,7 +46,7 @@ class _Times:
     last: float | None = None
 
     def cost(self, channel: Channel, report: Report) -> AnswerCost:
-        """What the answer took."""
+        """Figures of the answer."""
         num_after_first = report.num_tokens - 1
         took = None if self.first is None or self.last is None else self.last - self.first
         return AnswerCost(

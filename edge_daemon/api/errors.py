@@ -124,7 +124,7 @@ _NO_OBJECT = {"missing", "model_attributes_type", "dict_type"}
 
 
 def _parameter_of(item: dict[str, Any]) -> str:
-    """What an error is about: a check of several parameters together names one itself."""
+    """The parameter an error is about; a check of several parameters together names one itself."""
     return str(item.get("ctx", {}).get("param") or parameter_name(item["loc"]))
 
 

@@ -172,7 +172,7 @@ class ChatCompletionRequest(UnsupportedParameters):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def to_answer_request(self, defaults: RequestDefaults) -> AnswerRequest:
-        """What the daemon is asked for. Without a seed one is drawn."""
+        """The request to the daemon. Without a seed, a random one is used."""
         return AnswerRequest(
             messages=tuple(message.to_message() for message in self.messages),
             sampling=Sampling(

@@ -21,7 +21,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Probes carry no key; what they answer names no document and no address."""
 MAX_LENGTH_DIGITS = 18
 MULTIPART_BYTES = 64 * 1024
-"""What a multipart body may hold beside its file: boundaries and headers."""
+"""Maximum size of a multipart body besides its file: boundaries and headers."""
 
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")

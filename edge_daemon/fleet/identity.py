@@ -21,7 +21,7 @@ _NAME = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
 
 
 class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who a device is in which deployment, and where the broker is."""
+    """The device's name, its deployment and its broker's address."""
 
     namespace: _NAME
     deployment: _NAME
@@ -147,7 +147,7 @@ _ENROL_AGAIN = "run `dragon-edge reset`, then enrol with a new join token"
 
 
 def _flush(path: Path) -> None:
-    """What was written survives a power cut from here on."""
+    """Flush to disk: written data survives a power cut from here on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -35,14 +35,14 @@ def new_session() -> str:
 
 
 def will_of(topics: Topics, device: str, session: str) -> aiomqtt.Will:
-    """What the broker says of the device when it loses it."""
+    """The message that the broker publishes when it loses the device."""
     payload = encode(Presence(session=session, event=PresenceEvent.LOST))
     return aiomqtt.Will(topics.fleet(device, FleetTopic.PRESENCE), payload, qos=1, retain=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
-    """What a device is."""
+    """Facts about a device."""
 
     daemon_version: str
     model: str
@@ -95,7 +95,7 @@ class Member:
                 await self._presence(PresenceEvent.STOPPED)
 
     def tell_again(self) -> None:
-        """What is reported changed, the certificate for example."""
+        """A reported fact changed, the certificate for example."""
         self._is_reported = False
         self._wake.set()
 
@@ -107,7 +107,7 @@ class Member:
         if is_connected:
             self._wake.set()
 
-    # -- what is wanted -------------------------------------------------------------------------------------------
+    # -- configuration --------------------------------------------------------------------------------------------
 
     def _on_desired(self, _topic: str, payload: bytes) -> None:
         if not payload:

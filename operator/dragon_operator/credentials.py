@@ -36,7 +36,7 @@ INNER_AUTHORITY = "inner-ca"
 BROKER_AUTHORITY = "ca"
 OPERATOR_IDENTITY = "operator-tls"
 SERVER_AUTHORITY = "server-ca.crt"
-"""In the broker's Secret: what clients believe a given certificate by. Its `ca.crt` is what it checks clients by."""
+"""In the broker's Secret: the authority by which clients trust a given certificate. `ca.crt` is for checking clients."""
 
 
 class SecretMissingError(SettingsError):
@@ -50,9 +50,9 @@ class Credentials:
     secrets: dict[str, Object]
     broker_authority: CertificateAuthority
     broker_ca: str
-    """PEM that clients believe the broker by."""
+    """PEM by which clients trust the broker."""
     problem: SettingsError | None = None
-    """Why the certificate that was given to the broker is not used: it keeps the former one."""
+    """Why the broker's given certificate is not used; the broker keeps the former one."""
 
 
 def plan_credentials(
@@ -197,7 +197,7 @@ def _broker_identity(
 ) -> tuple[bytes, SettingsError | None]:
     """The broker's certificate, given or issued here.
 
-    Returns what clients believe it by, and why a given one is not used: what runs keeps the former one.
+    Returns the authority that clients trust, and why a given certificate is not used: a running broker keeps its own.
     """
     managed = deployment.spec.broker.managed
     if managed is None or managed.tls is None:
@@ -231,7 +231,7 @@ def _identity(
     hosts: list[str] | None = None,
     ca: bytes | None = None,
 ) -> None:
-    """`ca`: what the other end is believed by, where it is not this `authority`."""
+    """`ca`: the authority by which the other end is trusted, if it is not this `authority`."""
     name = deployment.child(part)
     ca = ca or authority.certificate
     rotation = deployment.annotations.get(names.ROTATION, "")

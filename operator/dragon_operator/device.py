@@ -37,7 +37,7 @@ PRESENCE_MESSAGES = {
 
 
 class DeviceCondition(StrEnum):
-    """What a condition of a device is about."""
+    """Types of a device's conditions."""
 
     READY = "Ready"
     ENROLLED = "Enrolled"

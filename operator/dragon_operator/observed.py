@@ -1,4 +1,4 @@
-"""What the cluster holds of one deployment, as it was read at one moment."""
+"""The objects of one deployment in the cluster, as read at one moment."""
 
 import asyncio
 from dataclasses import dataclass, field

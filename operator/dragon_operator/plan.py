@@ -1,4 +1,4 @@
-"""What to do so that the cluster holds what a spec wants: `plan` compares and returns actions; nothing is done here."""
+"""Plans actions that bring the cluster to a spec: `plan` compares and returns actions; nothing is done here."""
 
 from dataclasses import dataclass
 

@@ -31,7 +31,7 @@ CONDITION_OF = {
 
 
 class FleetView(Protocol):
-    """What a reconcile of a deployment wants of its devices."""
+    """The fleet, as a reconcile of a deployment uses it."""
 
     async def open(self, deployment: Deployment, credentials: Credentials) -> None:
         """Have a connection to the deployment's broker."""

@@ -129,7 +129,7 @@ class PresenceTable:
             self._waiting[device] = None
 
     def changes(self, now: float) -> list[str]:
-        """Devices to tell about, those that wait longest first; no more than the rate allows, the rest at later calls.
+        """Devices to report, those that wait longest first; no more than the rate allows, the rest at later calls.
 
         One whose state is again what was told last is left out.
         """

@@ -80,7 +80,7 @@ class FleetSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncResult:
-    """What a sync did. `problems` are devices that could not be served, with the reason."""
+    """The result of a sync. `problems` are devices that could not be served, with the reason."""
 
     num_changes: int
     problems: Mapping[str, str]
