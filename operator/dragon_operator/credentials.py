@@ -36,7 +36,7 @@ INNER_AUTHORITY = "inner-ca"
 BROKER_AUTHORITY = "ca"
 OPERATOR_IDENTITY = "operator-tls"
 SERVER_AUTHORITY = "server-ca.crt"
-"""In the broker's Secret: the authority by which clients trust a given certificate. `ca.crt` is for checking clients."""
+"""In the broker's Secret: the authority by which clients trust a given certificate. `ca.crt` checks clients."""
 
 
 class SecretMissingError(SettingsError):
