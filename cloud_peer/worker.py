@@ -1,4 +1,4 @@
-"""A cloud peer: serves sessions of many devices at once, and drains before it goes."""
+"""A cloud peer: serves sessions of many devices at once, and drains before it stops."""
 
 import asyncio
 import logging
@@ -90,7 +90,7 @@ class CloudWorker:
             logger.error("a session broke", exc_info=error)
 
     async def drain(self, seconds: float) -> None:
-        """Take no more and let open sessions finish; the rest is handed back: their devices carry on alone."""
+        """Accept no more sessions and let open ones finish; the rest is handed back: their devices carry on alone."""
         self._is_draining = True
         if self._sessions:
             logger.info("draining %d sessions for at most %g s", len(self._sessions), seconds)

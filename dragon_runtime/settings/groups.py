@@ -77,13 +77,13 @@ class WeightingSettings(SettingsGroup):
     """How the weight of a context comes about (docs/protocol.md)."""
 
     rule: WeightingRule = Field(
-        default=WeightingRule.EVIDENCE, description="Weighting rule; both ends must have the same."
+        default=WeightingRule.EVIDENCE, description="Weighting rule; must be the same at both ends."
     )
     temperature: Annotated[float, Field(**limits.WEIGHTING_TEMPERATURE.keywords())] = Field(
-        default=0.1, description="Tau of the relevance rule."
+        default=0.1, description="Temperature (tau) of the relevance rule."
     )
     beta: Annotated[float, Field(**limits.WEIGHTING_BETA.keywords())] | None = Field(
-        default=None, description="Beta of evidence (default 0.5) and contrast (default 0.25)."
+        default=None, description="Beta of the rules evidence (default 0.5) and contrast (default 0.25)."
     )
     gamma: Annotated[float, Field(**limits.WEIGHTING_GAMMA.keywords())] = Field(
         default=0.5, description="Gamma of the contrast rule."
@@ -98,28 +98,28 @@ class ProtocolSettings(SettingsGroup):
     """What an answer is computed with. Both ends must agree on weighting, `max_published_tokens` and `nucleus`."""
 
     window: Annotated[int, Field(**limits.WINDOW.keywords())] = Field(
-        default=32, description="Most positions published past the last target (1: in step)."
+        default=32, description="Maximum number of positions published past the last target; 1: in step."
     )
     branches: Annotated[int, Field(**limits.BRANCHES.keywords())] = Field(
-        default=2, description="Guesses followed at once."
+        default=2, description="Number of alternative drafts followed at once."
     )
     max_published_tokens: Annotated[int, Field(**limits.MAX_PUBLISHED_TOKENS.keywords())] = Field(
-        default=64, description="Most tokens of a published distribution."
+        default=64, description="Maximum number of tokens in a published distribution."
     )
     nucleus: Annotated[float, Field(**limits.NUCLEUS.keywords())] = Field(
-        default=0.99, description="Probability mass a published distribution keeps at least."
+        default=0.99, description="Minimum probability mass that a published distribution keeps."
     )
-    weighting: WeightingSettings = Field(default=WeightingSettings(), description="How contexts are weighed.")
-    coupling: CouplingKind = Field(default=CouplingKind.SHARED_NOISE, description="How a token is chosen and guessed.")
+    weighting: WeightingSettings = Field(default=WeightingSettings(), description="How contexts are weighted.")
+    coupling: CouplingKind = Field(default=CouplingKind.SHARED_NOISE, description="How tokens are chosen and drafted.")
     placement: PlacementChoice = Field(
         default=PlacementChoice.AUTO,
-        description="Which end aggregates; edge also keeps every distribution on the device.",
+        description="End that aggregates; `edge` also keeps every distribution on the device.",
     )
     num_passages: Annotated[int, Field(**limits.NUM_PASSAGES.keywords())] = Field(
-        default=2, description="Passages retrieved for an answer at each end."
+        default=2, description="Passages retrieved at each end for one answer."
     )
     passages_per_context: Annotated[int, Field(**limits.PASSAGES_PER_CONTEXT.keywords())] = Field(
-        default=2, description="Passages one context is prompted with."
+        default=2, description="Passages in the prompt of one context."
     )
 
     @property
@@ -137,22 +137,23 @@ class ModelSettings(SettingsGroup):
     """The language model of this end."""
 
     path: UserPath | None = Field(
-        default=None, description="A GGUF file on this machine. Neither path nor url: the bundled one."
+        default=None, description="GGUF file on this machine. If path and url are unset, the bundled model is used."
     )
     url: str | None = Field(
         default=None,
         pattern=r"^(https?|oci)://",
-        description="Where to get the GGUF file from once, an address or oci://HOST/REPOSITORY; needs sha256.",
+        description="Location to fetch the GGUF file from, once: an address or oci://HOST/REPOSITORY; needs sha256.",
     )
-    sha256: Sha256 | None = Field(default=None, description="Digest of the file, checked before it is loaded.")
+    sha256: Sha256 | None = Field(default=None, description="Digest of the file, checked before the file is loaded.")
     context_length: Annotated[int, Field(**limits.CONTEXT_LENGTH.keywords())] = Field(
-        default=2048, description="Tokens of one sequence, prompt and answer."
+        default=2048, description="Tokens in one sequence, prompt and answer together."
     )
     num_threads: Annotated[int, Field(**limits.NUM_THREADS.keywords())] | None = Field(
-        default=None, description="Threads of a decode; unset: the cores of this machine less one."
+        default=None, description="Threads per decode; unset: the cores of this machine minus one."
     )
     num_sequences: Annotated[int, Field(**limits.NUM_SEQUENCES.keywords())] = Field(
-        default=8, description="Sequences of all sessions together; one needs (contexts + bare prompt) x branches."
+        default=8,
+        description="Sequences for all sessions together; a session needs (contexts + bare prompt) x branches.",
     )
 
     @model_validator(mode="after")
@@ -176,15 +177,16 @@ class StoreSettings(SettingsGroup):
     """Where this end keeps its documents: a folder of its own, or a Milvus server."""
 
     folder: UserPath | None = Field(
-        default=None, description="Folder of an embedded store; unset and no uri: in data_folder."
+        default=None,
+        description="Folder of an embedded store. If folder and uri are unset, the store is in data_folder.",
     )
     uri: str | None = Field(default=None, pattern=r"^https?://", description="Address of a Milvus server.")
     token: SecretStr | None = Field(default=None, description="`user:password` of the Milvus server.")
     former_tokens: SecretStr | None = Field(
         default=None,
-        description="Former ones, one in a line: a server that still takes one is given the password of `token`.",
+        description="Former tokens, one per line. A server that still accepts one gets the password of `token`.",
     )
-    tls: bool = Field(default=False, description="Whether the server is spoken to over TLS.")
+    tls: bool = Field(default=False, description="Whether to connect to the server over TLS.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -209,7 +211,9 @@ class BrokerSettings(SettingsGroup):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Name or address of the broker.")
     port: Port = Field(default=1883, description="Port of the broker; 8883 is usual with TLS.")
-    ca_file: UserPath | None = Field(default=None, description="PEM file of the authority to trust; set: TLS is used.")
+    ca_file: UserPath | None = Field(
+        default=None, description="PEM file of the authority to trust. If set, TLS is used."
+    )
     certificate_file: UserPath | None = Field(default=None, description="PEM certificate of this end, for mutual TLS.")
     key_file: UserPath | None = Field(default=None, description="PEM key of that certificate.")
     username: str | None = Field(default=None, min_length=1, description="User name at the broker.")
@@ -239,9 +243,13 @@ class TritonSettings(SettingsGroup):
     """A Triton server that hosts the language model and the embedding model, instead of this process."""
 
     address: str | None = Field(
-        default=None, pattern=r"^[^/\s]+:[0-9]+$", description="`host:port` of its gRPC service; unset: no Triton."
+        default=None,
+        pattern=r"^[^/\s]+:[0-9]+$",
+        description="`host:port` of Triton's gRPC service; unset: Triton is not used.",
     )
-    ca_file: UserPath | None = Field(default=None, description="PEM file of the authority to trust; set: TLS is used.")
+    ca_file: UserPath | None = Field(
+        default=None, description="PEM file of the authority to trust. If set, TLS is used."
+    )
     certificate_file: UserPath | None = Field(default=None, description="PEM certificate of this end, for mutual TLS.")
     key_file: UserPath | None = Field(default=None, description="PEM key of that certificate.")
 
@@ -259,7 +267,9 @@ class LogSettings(SettingsGroup):
     """What is logged, and how."""
 
     level: LogLevel = Field(default=LogLevel.INFO, description="Least severe level that is logged.")
-    format: LogFormat = Field(default=LogFormat.TEXT, description="Lines for people, or one JSON object per line.")
+    format: LogFormat = Field(
+        default=LogFormat.TEXT, description="`text`: readable lines; `json`: one JSON object per line."
+    )
 
     @field_validator("level", "format", mode="before")
     @classmethod

@@ -1,4 +1,4 @@
-"""What requests may say. Everything is closed: a parameter that is unknown or not supported is refused by name."""
+"""Schemas of requests. All are closed: a parameter that is unknown or not supported is refused by name."""
 
 import secrets
 from collections.abc import Callable
@@ -89,7 +89,7 @@ class RequestMessage(Closed):
 
 
 class StreamOptions(Closed):
-    """What a stream carries besides tokens."""
+    """What a stream contains in addition to tokens."""
 
     include_usage: bool = False
     include_obfuscation: Annotated[Any, AfterValidator(_only(False))] = None
@@ -177,7 +177,7 @@ class ChatCompletionRequest(UnsupportedParameters):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def to_answer_request(self, defaults: RequestDefaults) -> AnswerRequest:
-        """What the daemon is asked for. Without a seed one is drawn."""
+        """The request to the daemon. Without a seed, a random one is used."""
         return AnswerRequest(
             messages=tuple(message.to_message() for message in self.messages),
             sampling=Sampling(

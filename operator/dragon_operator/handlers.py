@@ -1,4 +1,4 @@
-"""What kopf watches: every event names a deployment to look at again. Nothing is decided here.
+"""Watches with kopf: every event names a deployment to reconcile. Nothing is decided here.
 
 `operator` runs what is made here; no other file knows kopf. No handler needs a finalizer: removing the operator first
 strands nothing.

@@ -1,4 +1,4 @@
-"""The operator: watches, works, and is the only one that does."""
+"""The operator: watches resources and reconciles them, as the only one that does."""
 
 import asyncio
 import datetime as dt
@@ -63,11 +63,11 @@ class Operator:
         self._is_working = False
 
     def problem(self) -> str | None:
-        """Why the operator should be started anew: it does not get round any more. Read from any thread."""
+        """Why the operator should be restarted: it no longer makes progress. Can be read from any thread."""
         seconds = time.monotonic() - self._last_resync
         if not self._is_working or seconds < QUIET_RESYNCS * self._settings.resync_seconds:
             return None
-        return f"stuck: nothing was looked at for {seconds:.0f} s"
+        return f"stuck: nothing was reconciled for {seconds:.0f} s"
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Work until `stopped` is set; what is being done is finished first."""

@@ -45,13 +45,13 @@ def external_authority(known: KnownSecrets, name: str) -> CertificateAuthority:
     if secret is None:
         raise SecretMissingError(
             f"Secret {name} of spec.broker.external.secretRef is missing: "
-            "make it with tls.crt and tls.key of the authority that the broker accepts clients of"
+            "create it with tls.crt and tls.key of the authority whose client certificates the broker accepts"
         )
     try:
         return CertificateAuthority.load(decoded(secret, "tls.crt"), decoded(secret, "tls.key"))
     except (KeyError, ValueError) as error:
         raise SettingsError(
-            f"Secret {name} holds no authority in tls.crt and tls.key (PEM): {type(error).__name__}"
+            f"Secret {name} contains no valid authority in tls.crt and tls.key (PEM): {type(error).__name__}"
         ) from error
 
 

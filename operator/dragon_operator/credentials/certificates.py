@@ -19,7 +19,7 @@ from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate,
 CERTIFICATE_LIFE = dt.timedelta(days=825)
 OPERATOR_IDENTITY = "operator-tls"
 SERVER_AUTHORITY = "server-ca.crt"
-"""In the broker's Secret: what clients believe a given certificate by. Its `ca.crt` is what it checks clients by."""
+"""In the broker's Secret: the authority by which clients trust a given certificate. `ca.crt` checks clients."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,23 +96,23 @@ def broker_identity(
 
 
 def given_certificate(known: KnownSecrets, name: str, hosts: list[str]) -> dict[str, bytes]:
-    """A broker's certificate and key that somebody else made, and what clients believe it by, for the broker's Secret.
+    """The broker's certificate and key from another issuer, and the authority to trust, for the broker's Secret.
 
     Raises:
-        SettingsError: the Secret is missing, or clients would not believe a broker with it.
+        SettingsError: the Secret is missing, or clients would not trust a broker with it.
     """
     where = f"Secret {name} of spec.broker.managed.tls.secretRef"
     needed = f"tls.crt and tls.key for {', '.join(hosts)}, and ca.crt of their authority"
     secret = known.foreign.get(name)
     if secret is None:
-        raise SecretMissingError(f"{where} is missing: make it with {needed}")
+        raise SecretMissingError(f"{where} is missing: create it with {needed}")
     try:
         certificate, key, ca = (decoded(secret, part) for part in ("tls.crt", "tls.key", "ca.crt"))
     except KeyError as error:
         raise SettingsError(f"{where} has no key {error.args[0]}: it needs {needed}") from error
     problem = server_problem(certificate, key, ca, hosts=hosts)
     if problem is not None:
-        raise SettingsError(f"clients would not believe the broker with {where}: {problem}; it needs {needed}")
+        raise SettingsError(f"clients would not trust the broker with {where}: {problem}; it needs {needed}")
     if len(ca) > MAX_PEM_CHARACTERS:
         raise SettingsError(
             f"ca.crt in {where} has more than {MAX_PEM_CHARACTERS} characters: leave only the broker's authority in it"

@@ -32,9 +32,9 @@ class Credentials:
     secrets: dict[str, Object]
     broker_authority: CertificateAuthority
     broker_ca: str
-    """PEM that clients believe the broker by."""
+    """PEM by which clients trust the broker."""
     problem: SettingsError | None = None
-    """Why the certificate that was given to the broker is not used: it keeps the former one."""
+    """Why the broker's given certificate is not used; the broker keeps the former one."""
 
 
 def plan_credentials(

@@ -13,7 +13,7 @@ TLS = "kubernetes.io/tls"
 
 
 class SecretMissingError(SettingsError):
-    """A Secret that the spec names is not there."""
+    """A Secret that the spec names is missing."""
 
 
 @dataclass(frozen=True, slots=True)

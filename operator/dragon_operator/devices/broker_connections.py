@@ -127,13 +127,13 @@ class BrokerConnections:
                 "cloudPlacements": found.cloud_placements,
             },
         }
-        counts = f"{found.ready} of {found.total} devices are there"
+        counts = f"{found.ready} of {found.total} devices are online"
         if not known.fleet.is_connected:
             message = f"the operator has no connection to the broker: {known.fleet.problem}"
             return fields, [State(Condition.EDGES, None, Reason.FLEET_UNREACHABLE, message)]
         if found.ready == found.total:
             return fields, [State(Condition.EDGES, True, Reason.ALL_CONNECTED, counts)]
-        message = f"{counts}: see `kubectl get edgedevices`"
+        message = f"{counts}: run `kubectl get edgedevices` to see which are not"
         return fields, [State(Condition.EDGES, False, Reason.SOME_MISSING, message)]
 
     async def _connect(self, deployment: Deployment, credentials: Credentials, made_from: str) -> BrokerConnection:

@@ -11,7 +11,7 @@ from dragon_runtime.settings.spellings import agreed, setting_value
 
 
 def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configuration:
-    """What is wanted of a device: its own over the deployment's `devices.defaults` over its `aggregation`."""
+    """The desired configuration of a device: its own over the deployment's `devices.defaults` over `aggregation`."""
 
     def pick(name: str) -> Any:
         return next((value for at in (own, spec.devices.defaults) if (value := getattr(at, name)) is not None), None)
@@ -34,6 +34,6 @@ def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configurati
 
 
 def wanted_version(deployment: Deployment, device: Device) -> str:
-    """The version of the configuration that is wanted of a device."""
+    """The version of a device's desired configuration."""
     wanted = configuration(deployment.spec, device.spec.configuration)
     return configuration_version(wanted, heartbeat_seconds=deployment.spec.devices.heartbeat_seconds)

@@ -48,7 +48,7 @@ class DeviceSync:
         known = self._connections.get(key)
         if known is None:
             if await self._kube.get(names.DEPLOYMENT_KIND, name, namespace) is None:
-                message = f"there is no DragonDeployment {name} in this namespace: create it, or make the device anew"
+                message = f"there is no DragonDeployment {name} in this namespace: create it, or recreate the device"
                 for device in devices:
                     await self._statuses.tell(device, missing_deployment_status(device, message, self._clock()))
             return
@@ -70,7 +70,7 @@ class DeviceSync:
             raise failure
 
     async def _devices(self, key: Key) -> tuple[list[Device], list[str]]:
-        """(devices of a deployment, names of those whose spec does not fit, which are told so)."""
+        """(devices of a deployment, names of those whose spec is invalid, whose status now says so)."""
         found, refused = [], []
         for obj in await self._kube.list(names.DEVICE_KIND, key[0]):
             name = obj["metadata"]["name"]

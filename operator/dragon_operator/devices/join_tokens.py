@@ -53,12 +53,12 @@ def join_secret_object(device: Device, token: JoinToken) -> Object:
 
 
 def known_join_token(secret: Object | None, device: Device) -> JoinToken | None:
-    """The token in a Secret when it is the one that the spec asks for; None: another must be made."""
+    """The token in a Secret if the spec asks for it; None if a new one must be issued."""
     if secret is None:
         return None
     annotations = secret["metadata"].get("annotations") or {}
     owners = {owner["uid"] for owner in secret["metadata"].get("ownerReferences") or []}
-    # A device that was deleted and made anew has the name of the former, whose Secret may still be there.
+    # A device that was deleted and created again has the same name, and the former Secret may still exist.
     if annotations.get(GENERATION) != str(device.spec.join_token_generation) or device.uid not in owners:
         return None
     try:
@@ -68,7 +68,7 @@ def known_join_token(secret: Object | None, device: Device) -> JoinToken | None:
 
 
 def open_join(token: JoinToken | None, now: dt.datetime) -> JoinSecret | None:
-    """What the broker shall accept of a token, while it is valid."""
+    """The part of a token that the broker accepts, while the token is valid."""
     if token is None or token.expires <= now.timestamp():
         return None
     return JoinSecret(secret=token.secret, expires=token.expires)

@@ -1,4 +1,4 @@
-"""Commands to the broker's dynamic security plugin and what it answers. What to command is `security_plan`'s."""
+"""Commands to the broker's dynamic security plugin, and its answers. `security_plan` decides the commands."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""Which commands bring a broker's clients and roles to what is wanted. Pure: data in, data out.
+"""Commands that bring a broker's clients and roles to the desired state. Pure: data in, data out.
 
 Clients of ours carry a mark in their description; others of the same broker are never touched.
 """
@@ -101,7 +101,7 @@ def plan_security(
 
 
 def retained_topics(topics: Topics, device: str) -> tuple[str, ...]:
-    """Where the broker may keep something of a device."""
+    """Topics on which the broker may retain messages of a device."""
     kinds = (FleetTopic.PRESENCE, FleetTopic.DESIRED, FleetTopic.REPORTED)
     return (*(topics.fleet(device, kind) for kind in kinds), topics.enrolment_response(device))
 

@@ -1,4 +1,4 @@
-"""What the cluster holds of one deployment, as it was read at one moment."""
+"""The objects of one deployment in the cluster, as read at one moment."""
 
 import asyncio
 from collections.abc import Mapping
@@ -37,7 +37,7 @@ class Observed:
     children: Mapping[Reference, Object] = field(default_factory=dict)
     pods: tuple[Object, ...] = ()
     foreign_secrets: Mapping[str, Object | None] = field(default_factory=dict)
-    """Secrets that the spec names and somebody else made; None: missing."""
+    """Secrets that the spec names and the operator does not create; None: missing."""
 
     @property
     def secrets(self) -> KnownSecrets:

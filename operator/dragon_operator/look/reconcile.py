@@ -33,7 +33,7 @@ CONDITION_OF = {
 
 
 class FleetView(Protocol):
-    """What a reconcile of a deployment wants of its devices."""
+    """The fleet, as a reconcile of a deployment uses it."""
 
     async def open(self, deployment: Deployment, credentials: Credentials) -> None:
         """Have a connection to the deployment's broker."""
@@ -180,7 +180,7 @@ _QUIET = frozenset({Reason.STARTING, Reason.UPDATING, Reason.MODEL_LOADING, Reas
 
 
 def spec_problems(deployment: Deployment, observed: Observed) -> dict[Condition, State]:
-    """What the spec names and nobody has made."""
+    """Objects that the spec names and that are missing or incomplete."""
     spec = deployment.spec
     problems: dict[Condition, State] = {}
     if (reference := spec.model.secret_ref) is not None:

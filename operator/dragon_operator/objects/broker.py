@@ -20,7 +20,7 @@ def broker_objects(deployment: Deployment) -> list[Object]:
 
 
 def server_hosts(deployment: Deployment) -> list[str]:
-    """The names and addresses that stand in a certificate that the operator issues to the broker."""
+    """The names and addresses in a certificate that the operator issues to the broker."""
     managed = deployment.spec.broker.managed
     inner = deployment.host(Component.BROKER)
     own = [deployment.child("broker"), inner.removesuffix(".svc"), inner, f"{inner}.cluster.local"]
@@ -84,7 +84,7 @@ def _deployment(deployment: Deployment, managed: ManagedBroker) -> Object:
                     _configuration_volume(deployment),
                     secret_volume("tls", deployment.child(names.BROKER_IDENTITY)),
                     secret_volume("crl", deployment.child("broker-crl")),
-                    # Who may connect is told anew by the operator after a loss.
+                    # After a loss the operator sends again which clients may connect.
                     {"name": "data", "emptyDir": {}},
                 ],
                 terminationGracePeriodSeconds=10,

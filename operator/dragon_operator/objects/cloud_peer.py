@@ -1,4 +1,4 @@
-"""The cloud peers: a Deployment, its settings, an autoscaler when asked; and the Job that loads public documents."""
+"""The cloud peers: a Deployment, its settings, an optional autoscaler, and the Job that loads public documents."""
 
 from typing import Any
 

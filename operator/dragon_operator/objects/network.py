@@ -1,4 +1,4 @@
-"""Network policies: devices reach the broker, cloud peers reach Triton and Milvus, nobody else does."""
+"""Network policies: devices reach the broker, cloud peers reach Triton and Milvus, and no other client does."""
 
 from dragon_operator.objects.metadata import metadata
 from dragon_operator.wanted import names

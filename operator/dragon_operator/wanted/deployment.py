@@ -1,4 +1,4 @@
-"""A DragonDeployment with all that builders of its objects need to know."""
+"""A DragonDeployment with everything that the builders of its objects need."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ class Deployment:
     @classmethod
     def from_object(cls, obj: Object, images: ImageSettings) -> "Deployment":
         """Raises:
-        SettingsError: its spec does not fit.
+        SettingsError: the spec is invalid.
         """
         metadata = obj["metadata"]
         return cls(
@@ -60,7 +60,7 @@ class Deployment:
 
     @property
     def broker_host(self) -> str:
-        """Where devices reach the broker."""
+        """Host by which devices reach the broker."""
         if self.spec.broker.external is not None:
             return self.spec.broker.external.host
         hosts = self.spec.broker.managed.hosts if self.spec.broker.managed is not None else []
@@ -68,7 +68,7 @@ class Deployment:
 
     @property
     def inner_broker(self) -> tuple[str, int]:
-        """Where the cluster reaches the broker: host and port."""
+        """Host and port by which the cluster reaches the broker."""
         external = self.spec.broker.external
         return (self.host(Component.BROKER), names.BROKER_PORT) if external is None else (external.host, external.port)
 

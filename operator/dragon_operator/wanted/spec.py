@@ -14,7 +14,7 @@ Parsed = TypeVar("Parsed")
 
 
 class Part(msgspec.Struct, frozen=True, rename="camel"):
-    """What every group of a spec has in common: fields are camelCase outside."""
+    """Root of all groups of a spec: fields are camelCase outside."""
 
 
 class SecretKey(Part, frozen=True, rename="camel"):
@@ -55,14 +55,14 @@ class Gpu(Part, frozen=True, rename="camel"):
 
 
 class Cache(Part, frozen=True, rename="camel"):
-    """Where a downloaded model is kept."""
+    """Volume for downloaded models."""
 
     size: str | None = None
     storage_class_name: str | None = None
 
 
 class Pods(Part, frozen=True, rename="camel"):
-    """Where pods run and with what; `image` unset: the operator's own choice."""
+    """Placement and resources of pods; `image` unset: the operator's default."""
 
     image: str | None = None
     resources: Resources = Resources()
@@ -86,7 +86,7 @@ class ScaledPods(Pods, frozen=True, rename="camel"):
 
     @property
     def least_replicas(self) -> int:
-        """How many there must be."""
+        """Minimum number of replicas."""
         return self.replicas if self.autoscaling is None else self.autoscaling.min_replicas
 
 
@@ -127,7 +127,7 @@ class Milvus(Part, frozen=True, rename="camel"):
 
 
 class BrokerService(Part, frozen=True, rename="camel"):
-    """How the broker is reached from outside."""
+    """How devices outside the cluster reach the broker."""
 
     type: str = "ClusterIP"
     node_port: int | None = None
@@ -212,7 +212,7 @@ class DeviceConfiguration(Part, frozen=True, rename="camel"):
 
 
 class Devices(Part, frozen=True, rename="camel"):
-    """What holds for the devices of a deployment."""
+    """Settings for all devices of a deployment."""
 
     heartbeat_seconds: int = 15
     certificate_days: int = 90
