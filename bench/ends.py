@@ -16,11 +16,12 @@ import msgspec
 from bench.delayed_channel import DelayedChannel
 from bench.factbook import Prompt
 from dragon_core.errors import EngineError
-from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
+from dragon_core.messages import ChatMessage, Open
 from dragon_core.session.events import Closed, Emit, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
-from dragon_core.types import CouplingKind, Peer, WeightingRule
+from dragon_core.types import CouplingKind, Peer, Sampling, WeightingRule
+from dragon_runtime.answering import request as answer_request
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Preparation, Prepared
 from dragon_runtime.embedding.choice import open_embedder
@@ -30,12 +31,11 @@ from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
 from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.interfaces import Channel, Embedder, EngineRequest, FailureListener, Passage, StepListener
 from dragon_runtime.models import bundled_model
-from dragon_runtime.settings import ProtocolSettings
+from dragon_runtime.settings import PlacementChoice, ProtocolSettings
 from dragon_runtime.settings.groups import WeightingSettings
 
 CONTEXT_LENGTH = 1024
 NUM_SEQUENCES = 4
-DEADLINE_SECONDS = 600.0
 
 
 class Asked(msgspec.Struct, kw_only=True):
@@ -63,7 +63,7 @@ class Settings:
     rule: WeightingRule
     temperature: float
     coupling: CouplingKind = CouplingKind.SHARED_NOISE
-    placement: Peer | None = None
+    placement: PlacementChoice = PlacementChoice.AUTO
     window: int = 32
     branches: int = 1
     settles_early: bool = True
@@ -198,23 +198,19 @@ class End:
 
 def open_message(preparation: Preparation, question: str, settings: Settings) -> Open:
     """The request for an answer."""
-    return Open(
-        version=PROTOCOL_VERSION,
-        fingerprint=preparation.fingerprint,
+    return answer_request.open_message(
+        ProtocolSettings(
+            coupling=settings.coupling,
+            window=settings.window,
+            branches=settings.branches,
+            placement=settings.placement,
+        ),
+        preparation.fingerprint,
         messages=(ChatMessage("user", question),),
-        temperature=settings.temperature,
-        top_k=0,
-        min_p=0.0,
-        top_p=1.0,
+        sampling=Sampling(temperature=settings.temperature),
         seed=settings.seed,
         max_tokens=settings.max_tokens,
-        stop=(),
-        coupling=settings.coupling,
-        window=settings.window,
-        branches=settings.branches,
-        placement=settings.placement,
         num_top_logprobs=None if settings.settles_early else 0,
-        deadline_seconds=DEADLINE_SECONDS,
     )
 
 

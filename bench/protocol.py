@@ -27,9 +27,10 @@ from bench.factbook import Prompt, apart_prompts, shared_prompts
 from bench.protocol_limits import SLOW_LINK_MS, Check, Run, checks, summary
 from dragon_core.types import CouplingKind, Peer, WeightingRule
 from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.settings import PlacementChoice
 
 SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
-PLACEMENTS = tuple(SIDES)
+PLACEMENTS = (PlacementChoice.EDGE, PlacementChoice.CLOUD)
 EDGE_CORE, CLOUD_CORE = 0, 1
 SEED = 1
 NUM_IN_STEP_TOKENS = 6
@@ -193,7 +194,7 @@ async def _cell(
             continue
         for placement, settings in ours.items():
             written = await bench.answer(prompt, workload, "ours", settings, rtt_ms)
-            is_first = placement is Peer.OPENER
+            is_first = placement is PlacementChoice.EDGE
             if is_first:
                 max_tokens = min(plan.max_tokens, NUM_IN_STEP_TOKENS) if rtt_ms else plan.max_tokens
                 in_step = replace(settings, window=1, settles_early=False, max_tokens=max_tokens)

@@ -4,17 +4,17 @@ import asyncio
 from dataclasses import dataclass
 
 from dragon_core.errors import EngineError
-from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
+from dragon_core.messages import ChatMessage
 from dragon_core.session.events import Emit
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
+from dragon_core.types import Sampling
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.answering.request import open_message
 from dragon_runtime.channel.memory import MemoryChannel
 from dragon_runtime.interfaces import Embedder, Engine, Passage, Retriever
-from dragon_runtime.settings import ProtocolSettings
-
-DEADLINE_SECONDS = 600.0
+from dragon_runtime.settings import PlacementChoice, ProtocolSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,25 +53,17 @@ async def alone(
     Raises:
         DragonError: the engine or the store failed.
     """
-    preparation = Preparation(engine=engine, embedder=embedder, retriever=retriever, protocol=protocol)
+    # Nobody is there to be ahead of: a step at a time, one guess.
+    in_step = protocol.model_copy(update={"window": 1, "branches": 1, "placement": PlacementChoice.AUTO})
+    preparation = Preparation(engine=engine, embedder=embedder, retriever=retriever, protocol=in_step)
     settings = preparation.session_settings(limits=Limits())
-    request = Open(
-        version=PROTOCOL_VERSION,
-        fingerprint=settings.fingerprint,
+    request = open_message(
+        in_step,
+        settings.fingerprint,
         messages=(ChatMessage("user", question),),
-        temperature=0.0,
-        top_k=0,
-        min_p=0.0,
-        top_p=1.0,
+        sampling=Sampling(temperature=0.0),
         seed=seed,
         max_tokens=max_tokens,
-        stop=(),
-        coupling=protocol.coupling,
-        window=1,
-        branches=1,
-        placement=None,
-        num_top_logprobs=None,
-        deadline_seconds=DEADLINE_SECONDS,
     )
     loop = asyncio.get_running_loop()
     started = loop.time()

@@ -8,7 +8,7 @@ from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 
 from dragon_core.errors import DragonError, EngineError, OurError, PeerError, PromptTooLongError
-from dragon_core.messages import PROTOCOL_VERSION, FinishReason, Open
+from dragon_core.messages import FinishReason
 from dragon_core.session.events import Cancelled, Closed, Emit, Fault, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
@@ -16,6 +16,7 @@ from dragon_core.types import Peer
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.metrics import AnswerCost, PeerMetrics
 from dragon_runtime.answering.preparation import Preparation
+from dragon_runtime.answering.request import open_message
 from dragon_runtime.answering.summary import (
     BothSides,
     BytesSent,
@@ -39,9 +40,6 @@ from edge_daemon.answers import (
 )
 
 logger = logging.getLogger(__name__)
-
-DEADLINE_SECONDS = 600.0
-_SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
 
 
 @dataclass(slots=True)
@@ -116,7 +114,16 @@ class SessionAnswers:
         channel = _nowhere() if is_solo else self._create_channel(secrets.token_hex(16))
         times = _Times(loop.time())
         protocol = self._protocol  # another one may be in force before this answer ends
-        opening = self._open(request, protocol)
+        opening = open_message(
+            protocol,
+            self._settings.fingerprint,
+            messages=request.messages,
+            sampling=request.sampling,
+            seed=request.seed,
+            max_tokens=request.max_tokens,
+            stop=request.stop,
+            num_top_logprobs=request.num_top_logprobs,
+        )
         session, effects = Session.open(self._settings, opening, now=times.started, is_solo=is_solo)
         driver = SessionDriver(session, channel, prepare=self._preparation.prepare, on_emit=items.put_nowait)
         running = asyncio.create_task(driver.run(effects), name="answer")
@@ -197,27 +204,6 @@ class SessionAnswers:
                 ),
                 is_degraded=emit.is_degraded,
             )
-
-    def _open(self, request: AnswerRequest, protocol: ProtocolSettings) -> Open:
-        sampling = request.sampling
-        return Open(
-            version=PROTOCOL_VERSION,
-            fingerprint=self._settings.fingerprint,
-            messages=request.messages,
-            temperature=sampling.temperature,
-            top_k=sampling.top_k,
-            min_p=sampling.min_p,
-            top_p=sampling.top_p,
-            seed=request.seed,
-            max_tokens=request.max_tokens,
-            stop=request.stop,
-            coupling=protocol.coupling,
-            window=protocol.window,
-            branches=protocol.branches,
-            placement=protocol.placement.pinned,
-            num_top_logprobs=request.num_top_logprobs,
-            deadline_seconds=DEADLINE_SECONDS,
-        )
 
     async def _summary(
         self, request: AnswerRequest, protocol: ProtocolSettings, report: Report, cost: AnswerCost
