@@ -25,11 +25,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bench.ends import CloudEnd, EdgeEnd, End, Settings, Written
 from bench.factbook import Prompt, apart_prompts, shared_prompts
 from bench.protocol_limits import SLOW_LINK_MS, Check, Run, checks, summary
-from dragon_core.types import CouplingKind, Peer, WeightingRule
+from dragon_core.types import CouplingKind, WeightingRule
+from dragon_runtime.answering.sides import SIDES
 from dragon_runtime.embedding.choice import open_embedder
 from dragon_runtime.settings import PlacementChoice
 
-SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
 PLACEMENTS = (PlacementChoice.EDGE, PlacementChoice.CLOUD)
 EDGE_CORE, CLOUD_CORE = 0, 1
 SEED = 1

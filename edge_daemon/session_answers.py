@@ -12,11 +12,11 @@ from dragon_core.messages import FinishReason
 from dragon_core.session.events import Cancelled, Closed, Emit, Fault, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
-from dragon_core.types import Peer
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.metrics import AnswerCost, PeerMetrics
 from dragon_runtime.answering.preparation import Preparation
 from dragon_runtime.answering.request import open_message
+from dragon_runtime.answering.sides import CLOUD, EDGE, SIDES
 from dragon_runtime.answering.summary import (
     BothSides,
     BytesSent,
@@ -214,21 +214,19 @@ class SessionAnswers:
         return DragonSummary(
             mode="edge_only" if request.mode is AnswerMode.EDGE_ONLY else "both",
             seed=request.seed,
-            placement="edge" if report.aggregator is Peer.OPENER else "cloud",
+            placement=SIDES[report.aggregator],
             coupling=protocol.coupling,
             weighting=protocol.weighting.rule,
             num_tokens=report.num_tokens,
             degraded_tokens=report.num_degraded,
             mixed_tokens=report.num_mixed,
-            hit_rate=BothSides(edge=report.hit_rate[Peer.OPENER], cloud=report.hit_rate[Peer.OTHER]),
+            hit_rate=BothSides(edge=report.hit_rate[EDGE], cloud=report.hit_rate[CLOUD]),
             shares=BothSides(edge=share, cloud=None if share is None else 1.0 - share),
             documents=await self._documents(report),
             dropped_mass=None if dropped is None else DroppedMass(mean=dropped, max=report.dropped_mass_max or dropped),
             bytes=BytesSent(edge_to_cloud=cost.sent_bytes, cloud_to_edge=cost.received_bytes),
             bytes_per_token=num_bytes / max(1, report.num_tokens),
-            wasted_steps=WastedSteps(
-                edge=report.num_wasted_steps[Peer.OPENER], cloud=report.num_wasted_steps[Peer.OTHER]
-            ),
+            wasted_steps=WastedSteps(edge=report.num_wasted_steps[EDGE], cloud=report.num_wasted_steps[CLOUD]),
             first_token_seconds=cost.first_token_seconds,
             seconds_per_token=cost.seconds_per_token,
             rtt_seconds=report.rtt_seconds,
@@ -239,11 +237,11 @@ class SessionAnswers:
 
     async def _documents(self, report: Report) -> tuple[DocumentShare, ...]:
         ours = [
-            DocumentShare(id=key, name=await self._name_of_document(key), side="edge", share=share)
+            DocumentShare(id=key, name=await self._name_of_document(key), side=SIDES[EDGE], share=share)
             for key, share in report.our_documents
         ]
         theirs = [
-            DocumentShare(id=document.document_id, name=None, side="cloud", share=document.share / 1000)
+            DocumentShare(id=document.document_id, name=None, side=SIDES[CLOUD], share=document.share / 1000)
             for document in report.their_documents
         ]
         return tuple(sorted((*ours, *theirs), key=lambda document: -document.share))
