@@ -22,13 +22,14 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.ends import CloudEnd, EdgeEnd, End, Settings, Written
-from bench.factbook import Prompt, apart_prompts, shared_prompts
+from bench.ends import CloudEnd, EdgeEnd, End, Written
 from bench.protocol_limits import SLOW_LINK_MS, Check, Run, checks, summary
 from dragon_core.types import CouplingKind, WeightingRule
 from dragon_runtime.answering.sides import SIDES
 from dragon_runtime.embedding.choice import open_embedder
 from dragon_runtime.settings import PlacementChoice
+from evaluation.asking import Settings
+from evaluation.factbook import Prompt, apart_prompts, shared_prompts
 
 PLACEMENTS = (PlacementChoice.EDGE, PlacementChoice.CLOUD)
 EDGE_CORE, CLOUD_CORE = 0, 1

@@ -1,4 +1,4 @@
-"""What one engine says alone over given documents: the methods an answer from two sides is compared with."""
+"""What one engine says alone over the documents of a store, or of two: for comparison with an answer from two sides."""
 
 import asyncio
 from dataclasses import dataclass
@@ -9,10 +9,11 @@ from dragon_core.session.events import Emit
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
 from dragon_core.types import Sampling
+from dragon_runtime.answering.cost import AnswerTimes
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Preparation
 from dragon_runtime.answering.request import open_message
-from dragon_runtime.channel.memory import MemoryChannel
+from dragon_runtime.channel.memory import memory_channel_pair
 from dragon_runtime.interfaces import Embedder, Engine, Passage, Retriever
 from dragon_runtime.settings import PlacementChoice, ProtocolSettings
 
@@ -66,23 +67,23 @@ async def alone(
         max_tokens=max_tokens,
     )
     loop = asyncio.get_running_loop()
-    started = loop.time()
-    emitted: list[tuple[float, bytes]] = []
+    times = AnswerTimes(loop.time())
+    pieces: list[bytes] = []
 
     def on_emit(emit: Emit) -> None:
-        emitted.append((loop.time(), emit.text))
+        times.mark(loop.time())
+        pieces.append(emit.text)
 
-    session, effects = Session.open(settings, request, now=started, is_solo=True)
-    channel = MemoryChannel()
-    channel.connect(MemoryChannel())
+    session, effects = Session.open(settings, request, now=times.started, is_solo=True)
+    channel, _ = memory_channel_pair()
     driver = SessionDriver(session, channel, prepare=preparation.prepare, on_emit=on_emit)
     closed = await driver.run(effects)
     if closed.report is None or driver.error is not None:
         raise driver.error or EngineError(closed.error or "the answer ended early")
-    took = emitted[-1][0] - emitted[0][0] if len(emitted) > 1 else None
+    cost = times.cost(channel, num_tokens=len(pieces))
     return Baseline(
-        text=b"".join(text for _, text in emitted).decode("utf-8", "replace"),
-        num_tokens=len(emitted),
-        first_token_seconds=emitted[0][0] - started if emitted else None,
-        seconds_per_token=None if took is None else took / (len(emitted) - 1),
+        text=b"".join(pieces).decode("utf-8", "replace"),
+        num_tokens=len(pieces),
+        first_token_seconds=cost.first_token_seconds,
+        seconds_per_token=cost.seconds_per_token,
     )
