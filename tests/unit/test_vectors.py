@@ -48,7 +48,7 @@ def test_the_vectors_are_what_the_code_computes() -> None:
 def copy(tmp_path: Path) -> Path:
     """The script with its files in a folder of their own."""
     shutil.copytree(VECTORS, tmp_path / "docs" / "vectors")
-    (tmp_path / "scripts").mkdir()
+    shutil.copytree(ROOT / "scripts" / "vectors", tmp_path / "scripts" / "vectors")
     shutil.copy(ROOT / "scripts" / "write_vectors.py", tmp_path / "scripts")
     return tmp_path
 
