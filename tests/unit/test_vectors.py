@@ -85,7 +85,8 @@ def test_a_last_bit_of_a_float_is_no_difference(copy: Path) -> None:
 
 
 def test_the_second_implementation_uses_nothing_of_ours() -> None:
-    code = "import sys, tests.independent_peer; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    imports = "import sys, tests.independent_peer, tests.independent_session"
+    code = f"{imports}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,
