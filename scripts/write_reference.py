@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from aggregation_schema import with_aggregation
 
+from aggregation_schema import with_aggregation
 from cloud_peer.settings import CloudSettings
 from dragon_operator.look import rbac
 from dragon_operator.settings import OperatorSettings
