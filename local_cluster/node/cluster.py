@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from local_cluster import command_lines, machine, network, node_files
+from local_cluster import command_lines, machine, network
 from local_cluster.command_lines import ADMIN, CONTROLLERS, Place
 from local_cluster.credentials import ADMINISTRATORS, Credentials, User
 from local_cluster.image_archive import write_image
+from local_cluster.node import files as node_files
 from local_cluster.node.layout import (
     API_SERVICE_ADDRESS,
     BOUND,
