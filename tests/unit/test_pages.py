@@ -17,8 +17,6 @@ OTHER_NAMES = frozenset({"bash", "shell", "console", "zsh", "py", "python3", "py
 """Of languages that are called `sh` and `python` here."""
 REASON = re.compile(r"not-run=\S.*")
 TARGETS = frozenset(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
-WIDE_PAGES = frozenset({"docs/structures.md"})
-"""Pages with longer lines, until they are wrapped."""
 
 
 def problem_of(block: Block) -> str | None:
@@ -84,10 +82,7 @@ def test_every_link_leads_somewhere(page: Page) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_lines_of_prose_are_short(page: Page) -> None:
     wide = [number for number, line in page.prose() if len(line) > MAX_COLUMNS]
-    if page.name in WIDE_PAGES:
-        assert wide, f"{page} is wrapped: take it from the list"
-    else:
-        assert not wide, f"{page} has more than {MAX_COLUMNS} columns in these lines"
+    assert not wide, f"{page} has more than {MAX_COLUMNS} columns in these lines"
 
 
 TEXT = """\
