@@ -52,6 +52,7 @@ from dragon_runtime.engines.llama.branches import MAX_FED_TOKENS, PREFILL_CHUNK
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
 from dragon_runtime.engines.llama.model import LlamaModel
+from dragon_runtime.engines.publishing import publish_step
 from dragon_runtime.interfaces import Embedder, Engine, EngineRequest, Passage
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import ProtocolSettings
@@ -148,7 +149,7 @@ class Writer:
     def _publish(self, requests: Sequence[EngineRequest], answer: Tokens) -> list[Published]:
         self._decode([prompt for request in requests for prompt in request.prompts], answer)
         return [
-            request.publish([self._logits[prompt, answer] for prompt in request.prompts]).published
+            publish_step(request, [self._logits[prompt, answer] for prompt in request.prompts]).published
             for request in requests
         ]
 

@@ -12,6 +12,7 @@ from dragon_core.types import BranchId, Drop, Feed, Fork, Rollback, Step
 from dragon_runtime.engines.llama.batches import Answer
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.llama.session import LlamaSession
+from dragon_runtime.engines.publishing import drafted_token
 from dragon_runtime.interfaces import EngineRequest
 from tests.contracts.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
 from tests.contracts.watched_engine import WatchedSequences, num_dropped, watched_engine
@@ -59,7 +60,7 @@ class Ahead:
         step = await self.session.answer(ticket)
         if not self.memory.is_gated:
             await self.require_fresh(step, self.path)
-        draft = self.request.draft(len(self.path), step)
+        draft = drafted_token(self.request, len(self.path), step)
         assert draft is not None
         self.draft, self.other = draft, self.other_than(draft)
 
@@ -88,7 +89,7 @@ async def test_a_whole_answer_of_drafts_takes_one_decode_a_token(ahead: Ahead) -
     steps = [await ahead.session.fed()]
     path: list[int] = []
     while len(path) < MAX_TOKENS - 1:
-        draft = ahead.request.draft(len(path), steps[-1])
+        draft = drafted_token(ahead.request, len(path), steps[-1])
         assert draft is not None
         path.append(draft)
         steps.append(await ahead.session.fed(draft))
@@ -189,7 +190,7 @@ async def test_what_is_asked_for_at_once_waits_for_no_draft(
 
     def on_step(ticket: int, step: Step) -> None:
         if ticket == 0:
-            draft = ahead.request.draft(0, step)
+            draft = drafted_token(ahead.request, 0, step)
             assert draft is not None
             first = draft if is_drafted else ahead.other_than(draft)
             asked[1], asked[2] = Feed(1, MAIN, (first,)), Feed(2, SIDE, (draft,))
@@ -214,7 +215,7 @@ async def test_a_draft_of_a_branch_that_is_dropped_is_aborted(ahead: Ahead, capl
     await ahead.settled()
     await ahead.require_fresh(step, (ahead.other,))
     ahead.memory.is_gated = True
-    again = ahead.session.feed(ahead.request.draft(1, step) or 0, branch=SIDE)
+    again = ahead.session.feed(drafted_token(ahead.request, 1, step) or 0, branch=SIDE)
     await ahead.session.answer(again)
     await ahead.memory.arrived()
     ahead.session.submit(Drop(SIDE))

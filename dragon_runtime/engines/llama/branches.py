@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback, Step
 from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
+from dragon_runtime.engines.publishing import drafted_token
 from dragon_runtime.interfaces import EngineRequest
 
 PREFILL_CHUNK = 64
@@ -153,7 +154,7 @@ class SessionSequences:
         position = self._planned.get(branch)
         if position is None or position + 1 >= self.request.max_tokens:  # nobody asks what follows the last token
             return
-        token = self.request.draft(position, step)
+        token = drafted_token(self.request, position, step)
         if token is not None:
             self.enqueue(Feed(AHEAD, branch, (token,)))
             self._ahead[branch] = _Ahead(position, token)

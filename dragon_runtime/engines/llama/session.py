@@ -15,6 +15,7 @@ from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback, Ste
 from dragon_core.weighting import constant_weight
 from dragon_runtime.engines.llama.branches import SessionSequences
 from dragon_runtime.engines.planned_branches import PlannedBranches
+from dragon_runtime.engines.publishing import publish_step
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 
 
@@ -125,14 +126,14 @@ class LlamaSession:
             await asyncio.shield(self._release(self))
 
     def publish(self, logits: Sequence[NDArray[np.float32]]) -> Step:
-        """Mix one step's logits; see `EngineRequest.publish`.
+        """Mix one step's logits; see `publish_step`.
 
         Raises:
             EngineError: logits that are no numbers.
         """
         if not np.isfinite([row.max() for row in logits]).all():
             raise EngineError("the language model computed nan or infinity: its file may be damaged; get it again")
-        return self.sequences.request.publish(logits)
+        return publish_step(self.sequences.request, logits)
 
     # The rest is called on the event loop with what the thread found.
 
