@@ -1,5 +1,6 @@
 """What the models of `triton_models/` are loaded with: their parameters, and the language model behind `causal_lm`."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TypeVar
@@ -7,6 +8,7 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dragon_core.errors import SettingsError
+from dragon_runtime.engines.llama.deliveries import ThreadDeliveries
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.triton.tensors import Tensors
 from dragon_runtime.hosting.service import CausalLmService, LoopThread, Reply, ServiceObserver
@@ -87,7 +89,7 @@ async def _start(parameters: CausalLmParameters, observer: ServiceObserver) -> C
         num_gpu_layers=parameters.num_gpu_layers,
         prefill_chunk=parameters.prefill_chunk,
         observer=observer,
-        is_listener_elsewhere=True,
+        deliveries=ThreadDeliveries(asyncio.get_running_loop()),
     )
     return CausalLmService(
         engine,

@@ -15,7 +15,7 @@ from dragon_runtime.engines.llama.session import LlamaSession
 from dragon_runtime.engines.publishing import drafted_token
 from dragon_runtime.interfaces import EngineRequest
 from tests.contracts.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
-from tests.contracts.watched_engine import WatchedSequences, num_dropped, watched_engine
+from tests.contracts.watched_engine import WatchedSequences, engine_of_listeners_elsewhere, num_dropped
 
 pytestmark = pytest.mark.integration
 
@@ -75,7 +75,7 @@ class Ahead:
 @pytest.fixture
 async def ahead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Ahead]:
     caplog.set_level(logging.DEBUG, logger="dragon_runtime.engines.llama.engine")
-    async with watched_engine(tmp_path, is_listener_elsewhere=True) as (engine, memory):
+    async with engine_of_listeners_elsewhere(tmp_path) as (engine, memory):
         ahead = Ahead(engine, memory)
         yield ahead
         memory.open_gate()

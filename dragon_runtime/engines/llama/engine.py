@@ -18,7 +18,7 @@ from dragon_core.errors import CapacityError, DragonError, EngineError, OurError
 from dragon_core.types import Command, Vocabulary
 from dragon_runtime.engines.llama.batches import Answer, Batches, EngineObserver, Running
 from dragon_runtime.engines.llama.branches import PREFILL_CHUNK
-from dragon_runtime.engines.llama.deliveries import Deliveries
+from dragon_runtime.engines.llama.deliveries import Deliveries, LoopDeliveries
 from dragon_runtime.engines.llama.memory import DecodeAborted, LlamaSequences
 from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.engines.llama.session import LlamaSession
@@ -31,8 +31,6 @@ QUIET_PART, GATHERING_PART = 0.04, 0.15
 and at most."""
 SWITCH_SECONDS = 0.0005
 """How long the event loop waits at most for the thread, which publishes in Python, to let go of the interpreter."""
-ELSEWHERE_SECONDS = 0.008
-"""How long a listener in another process takes to answer a step with its next commands."""
 
 
 class LlamaEngine:
@@ -46,10 +44,9 @@ class LlamaEngine:
         num_sequences: int,
         prefill_chunk: int = PREFILL_CHUNK,
         observer: EngineObserver | None = None,
-        is_listener_elsewhere: bool = False,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self._model, self._memory, self._prefill_chunk = model, memory, prefill_chunk
-        self._is_listener_elsewhere = is_listener_elsewhere
         self._observer = observer
         self._loop = asyncio.get_running_loop()
         self._num_sequences = num_sequences
@@ -59,9 +56,8 @@ class LlamaEngine:
         self._wake = threading.Condition()
         self._is_stopping = False
         self._failure: Exception | None = None
-        self._is_waking = False
         self._num_handed_over = 0
-        self._deliveries = Deliveries(self._loop, is_listener_elsewhere=is_listener_elsewhere)
+        self._deliveries = LoopDeliveries(self._loop) if deliveries is None else deliveries
         self._batches = Batches(memory, on_batch=self._on_batch, observer=observer)
         self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
 
@@ -76,11 +72,11 @@ class LlamaEngine:
         num_gpu_layers: int = 0,
         prefill_chunk: int = PREFILL_CHUNK,
         observer: EngineObserver | None = None,
-        is_listener_elsewhere: bool = False,
+        deliveries: Deliveries | None = None,
     ) -> "LlamaEngine":
         """Load a model, measure a step of it, and start the thread. `observer` is told what its thread does.
 
-        `is_listener_elsewhere`: steps go to another process; a thread that only does that hands them over.
+        `deliveries`: how steps get to listeners that are not on this event loop.
 
         Raises:
             ModelError: no such file, no GGUF, damaged, or no memory for it.
@@ -104,7 +100,7 @@ class LlamaEngine:
             num_sequences=num_sequences,
             prefill_chunk=prefill_chunk,
             observer=observer,
-            is_listener_elsewhere=is_listener_elsewhere,
+            deliveries=deliveries,
         )
         await engine.start()
         return engine
@@ -223,24 +219,14 @@ class LlamaEngine:
             raise OurError(f"token {beyond[0]} is beyond the vocabulary of {len(self.vocabulary)}")
 
     def _enqueue(self, session: LlamaSession, commands: Sequence[Command]) -> None:
-        """Hand commands to the thread; it wakes when all that is ready now was handed over: that is one batch."""
+        """Hand commands to the thread."""
         with self._wake:
             session.inbox.extend(commands)
             self._num_handed_over += 1
             if session.running:
                 session.give_up(commands)
                 self._abort_unwanted()
-            if self._is_listener_elsewhere:  # commands come one by one, and on any thread
-                self._wake.notify()
-                return
-        if not self._is_waking:
-            self._is_waking = True
-            self._loop.call_soon(self._wake_thread)
-
-    def _wake_thread(self) -> None:
-        self._is_waking = False
-        with self._wake:
-            self._wake.notify()
+            self._deliveries.wake(self._wake)
 
     def _release(self, session: LlamaSession) -> "asyncio.Future[None]":
         """Have the thread forget a session; done when its sequences are free again."""
@@ -292,7 +278,7 @@ class LlamaEngine:
     def _gather(self) -> None:
         """With the lock held: wait for sessions as long as they keep coming."""
         seconds = self._batches.decode_seconds
-        quiet = max(QUIET_PART * seconds, ELSEWHERE_SECONDS if self._is_listener_elsewhere else 0.0)
+        quiet = max(QUIET_PART * seconds, self._deliveries.listener_seconds)
         given_up_at = time.perf_counter() + GATHERING_PART * seconds
         while not self._is_gathered() and (left := given_up_at - time.perf_counter()) > 0:
             before = self._num_handed_over
@@ -373,9 +359,9 @@ class LlamaEngine:
         self._hand_over(list(self._batches.step(sessions)))
 
     def _hand_over(self, answers: Collection[Answer]) -> None:
-        """To the listeners; the step that one elsewhere is likely to ask for next is made while they are on the way."""
+        """To the listeners; the steps that they are likely to ask for next are made while these are on a long way."""
         self._deliveries.deliver(answers)
-        if self._is_listener_elsewhere:
+        if self._deliveries.leaves_time:
             for answer in answers:
                 answer.session.sequences.run_ahead(answer.feed.branch, answer.step)
 
