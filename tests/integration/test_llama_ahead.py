@@ -155,7 +155,7 @@ async def test_empty_feeds_ask_for_no_draft_and_leave_what_runs_as_it_is(ahead: 
     empty = [ahead.session.feed_of() for _ in range(40)]
     ahead.session.submit(*empty)
     assert isinstance(ahead.session.session, LlamaSession)
-    assert len(ahead.session.session.running) == 1
+    assert len(ahead.session.session.submitted.running) == 1
     ahead.memory.open_gate()
     for feed in empty:
         await ahead.require_fresh(await ahead.session.answer(feed.ticket), ())

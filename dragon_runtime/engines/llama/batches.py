@@ -16,7 +16,8 @@ from dragon_core.mixture import publish
 from dragon_core.types import Cut, Feed, Sampling, Step, Weighting, WeightingRule
 from dragon_runtime.engines.llama.branches import AHEAD, UNANSWERED
 from dragon_runtime.engines.llama.memory import BATCH_TOKENS, LlamaSequences, Piece
-from dragon_runtime.engines.llama.session import LlamaSession, RunningFeed
+from dragon_runtime.engines.llama.session import LlamaSession
+from dragon_runtime.engines.llama.submitted import RunningFeed
 
 SMOOTHING = 0.1
 """Weight of a new sample in `decode_seconds`."""
@@ -57,14 +58,14 @@ class Batches:
 
     def prefill(self, session: LlamaSession) -> bool:
         """Decode one piece of a prompt, by itself: its shape must not depend on who else is there. True at the end."""
-        piece = session.sequences.next_chunk()
+        piece = session.decoding.sequences.next_chunk()
         if piece is not None:
             self._on_batch([(session, RunningFeed(None))])
-            session.prompt_logits += self._memory.decode([piece])
-        if session.sequences.is_prefilling:
+            session.decoding.prompt_logits += self._memory.decode([piece])
+        if session.decoding.sequences.is_prefilling:
             return False
-        session.first_step = session.publish(session.prompt_logits)
-        session.prompt_logits.clear()
+        session.decoding.first_step = session.decoding.publish(session.decoding.prompt_logits)
+        session.decoding.prompt_logits.clear()
         return True
 
     def step(self, sessions: Collection[LlamaSession]) -> Iterator[Answer]:
@@ -74,14 +75,14 @@ class Batches:
         pieces: list[Piece] = []
         running: Running = []
         for session in sessions:
-            for feed in session.sequences.run_commands(self._memory):
+            for feed in session.decoding.sequences.run_commands(self._memory):
                 running.append((session, _running(session, feed)))
                 if feed.tokens:
-                    added = session.sequences.pieces(feed)
+                    added = session.decoding.sequences.pieces(feed)
                     pieces += added
                     fed.append((session, feed, len(added)))
-                elif session.first_step is not None:
-                    yield Answer(session, feed, session.first_step)
+                elif session.decoding.first_step is not None:
+                    yield Answer(session, feed, session.decoding.first_step)
         if not fed:
             return
         self._on_batch(running)
@@ -89,9 +90,9 @@ class Batches:
         for session, feed, num_pieces in fed:
             if feed.ticket == UNANSWERED:
                 continue
-            made = session.publish(list(islice(logits, num_pieces)))
+            made = session.decoding.publish(list(islice(logits, num_pieces)))
             if feed.ticket == AHEAD:
-                session.sequences.set_ahead(feed.branch, made)
+                session.decoding.sequences.set_ahead(feed.branch, made)
             else:
                 yield Answer(session, feed, made)
         seconds = time.perf_counter() - started
@@ -126,7 +127,7 @@ class Batches:
 
 def _running(session: LlamaSession, feed: Feed) -> RunningFeed:
     """What must become of a feed's branch for the feed not to be needed any more."""
-    if session.sequences.is_copied(feed.branch):
+    if session.decoding.sequences.is_copied(feed.branch):
         return RunningFeed(None)
-    position = session.sequences.length(feed.branch) if feed.tokens else -1
+    position = session.decoding.sequences.length(feed.branch) if feed.tokens else -1
     return RunningFeed(feed.branch, position, ahead=feed.tokens if feed.ticket == AHEAD else ())

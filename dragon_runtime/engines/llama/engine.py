@@ -191,7 +191,7 @@ class LlamaEngine:
             taken,
             num_vocabulary=len(self.vocabulary),
             prefill_chunk=self._prefill_chunk,
-            enqueue=self._enqueue,
+            submit=self._submit,
             release=self._release,
             on_step=on_step,
             on_failure=on_failure,
@@ -218,13 +218,13 @@ class LlamaEngine:
         if beyond:
             raise OurError(f"token {beyond[0]} is beyond the vocabulary of {len(self.vocabulary)}")
 
-    def _enqueue(self, session: LlamaSession, commands: Sequence[Command]) -> None:
+    def _submit(self, session: LlamaSession, commands: Sequence[Command]) -> None:
         """Hand commands to the thread."""
         with self._wake:
-            session.inbox.extend(commands)
+            session.submitted.inbox.extend(commands)
             self._num_handed_over += 1
-            if session.running:
-                session.give_up(commands)
+            if session.submitted.running:
+                session.submitted.give_up(commands)
                 self._abort_unwanted()
             self._deliveries.wake(self._wake)
 
@@ -241,7 +241,7 @@ class LlamaEngine:
         return released
 
     def _take_back(self, session: LlamaSession, released: "asyncio.Future[None]") -> None:
-        self._free.extend(session.sequences.all_sequences)
+        self._free.extend(session.decoding.sequences.all_sequences)
         if not released.done():
             released.set_result(None)
 
@@ -267,13 +267,13 @@ class LlamaEngine:
     def _has_work(self) -> bool:
         if self._is_stopping or self._released:
             return True
-        return any(session.has_work for session in self._sessions if not session.has_failed)
+        return any(session.has_work for session in self._sessions if not session.decoding.has_failed)
 
     def _is_gathered(self) -> bool:
         """Whether every session has something to decode, or something else must be done first."""
         if self._is_stopping or self._released:
             return True
-        return all(session.has_work for session in self._sessions if not session.has_failed)
+        return all(session.has_work for session in self._sessions if not session.decoding.has_failed)
 
     def _gather(self) -> None:
         """With the lock held: wait for sessions as long as they keep coming."""
@@ -303,16 +303,20 @@ class LlamaEngine:
                 session, released = self._released.popleft()
                 if session in self._sessions:
                     self._sessions.remove(session)
-                for sequence in session.sequences.all_sequences:
+                for sequence in session.decoding.sequences.all_sequences:
                     self._memory.cut(sequence, 0)
                 self._deliveries.call(self._take_back, session, released)
             made = self._take_commands()
-            sessions = [session for session in self._sessions if not session.has_failed]
+            sessions = [session for session in self._sessions if not session.decoding.has_failed]
         self._hand_over(made)
-        waiting = next((session for session in sessions if session.first_step is None), None)
+        waiting = next((session for session in sessions if session.decoding.first_step is None), None)
         if waiting is not None:
             self._attempt([waiting], lambda: self._prefill(waiting))
-        running = [session for session in sessions if session.first_step is not None and session.sequences.num_waiting]
+        running = [
+            session
+            for session in sessions
+            if session.decoding.first_step is not None and session.decoding.sequences.num_waiting
+        ]
         if running:
             self._attempt(running, lambda: self._step(running))
         return True
@@ -321,12 +325,12 @@ class LlamaEngine:
         """With the lock held: queue what was submitted; returns what was made before it was asked for."""
         made: list[Answer] = []
         for session in self._sessions:
-            if session.has_failed:
+            if session.decoding.has_failed:
                 continue
-            for command in session.inbox:
-                session.sequences.enqueue(command)
-            session.inbox.clear()
-            made += [Answer(session, feed, step) for feed, step in session.sequences.take_made()]
+            for command in session.submitted.inbox:
+                session.decoding.sequences.enqueue(command)
+            session.submitted.inbox.clear()
+            made += [Answer(session, feed, step) for feed, step in session.decoding.sequences.take_made()]
         return made
 
     def _attempt(self, sessions: Sequence[LlamaSession], act: Callable[[], None]) -> None:
@@ -338,20 +342,20 @@ class LlamaEngine:
         except DragonError as error:
             logger.warning("a batch failed: %s", error)
             for session in sessions:
-                session.has_failed = True
+                session.decoding.has_failed = True
                 self._deliveries.call(session.fail, error)
 
     def _prefill(self, session: LlamaSession) -> None:
-        if session.prefill_started_at is None:
-            session.prefill_started_at = time.perf_counter()
+        if session.decoding.prefill_started_at is None:
+            session.decoding.prefill_started_at = time.perf_counter()
         if self._batches.prefill(session):
-            self._deliveries.call(session.set_prefilled, time.perf_counter() - session.started_at)
+            self._deliveries.call(session.set_prefilled, time.perf_counter() - session.decoding.opened_at)
             if self._observer is not None:
-                started = session.prefill_started_at
+                started = session.decoding.prefill_started_at
                 self._observer.prefilled(
-                    sum(map(len, session.sequences.prompts)),
+                    sum(map(len, session.decoding.sequences.prompts)),
                     seconds=time.perf_counter() - started,
-                    waited_seconds=started - session.started_at,
+                    waited_seconds=started - session.decoding.opened_at,
                 )
 
     def _step(self, sessions: Sequence[LlamaSession]) -> None:
@@ -363,20 +367,20 @@ class LlamaEngine:
         self._deliveries.deliver(answers)
         if self._deliveries.leaves_time:
             for answer in answers:
-                answer.session.sequences.run_ahead(answer.feed.branch, answer.step)
+                answer.session.decoding.sequences.run_ahead(answer.feed.branch, answer.step)
 
     def _on_batch(self, running: Running) -> None:
         with self._wake:
             for session in self._sessions:
-                session.running.clear()
+                session.submitted.running.clear()
             for session, feed in running:
-                session.running.append(feed)
+                session.submitted.running.append(feed)
             for session in self._sessions:
-                session.give_up(session.inbox)
+                session.submitted.give_up(session.submitted.inbox)
             self._abort_unwanted()
 
     def _abort_unwanted(self) -> None:
         """With the lock held: stop the running batch when no session in it needs its part, and only then."""
         given_up = [session for session, _ in self._released]
-        is_needed = any(session.running for session in self._sessions if session not in given_up)
+        is_needed = any(session.submitted.running for session in self._sessions if session not in given_up)
         self._memory.abort(is_wanted=self._is_stopping or not is_needed)
