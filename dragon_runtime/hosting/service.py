@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from dragon_core.errors import CapacityError, DragonError, EngineError, OurError
 from dragon_core.types import Step
 from dragon_runtime.embedding.choice import open_embedder
-from dragon_runtime.engines.llama.batches import EngineObserver
 from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.llama.pace import EngineObserver
 from dragon_runtime.engines.llama.session import LlamaSession
 from dragon_runtime.engines.triton.failures import failure_text
 from dragon_runtime.engines.triton.tensors import (

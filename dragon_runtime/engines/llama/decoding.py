@@ -28,6 +28,11 @@ class Decoding:
         self.prefill_started_at: float | None = None
         self.has_failed = False
 
+    @property
+    def is_stepping(self) -> bool:
+        """Whether its prompts are in place and commands wait."""
+        return self.first_step is not None and self.sequences.num_waiting > 0
+
     def publish(self, logits: Sequence[NDArray[np.float32]]) -> Step:
         """Mix one step's logits; see `publish_step`.
 

@@ -6,6 +6,7 @@ Every call that would make the library abort the process is refused here first.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,3 +137,21 @@ class LlamaSequences:
         """
         if not self._llama.llama_memory_seq_rm(self._memory, sequence, position, -1):
             raise EngineError("this model cannot roll back a sequence: use one with plain attention")
+
+
+def load_sequences(
+    path: Path, *, num_sequences: int, context_length: int, num_threads: int, num_gpu_layers: int
+) -> tuple[LlamaModel, LlamaSequences]:
+    """Load a model with room for its sequences. Blocks for as long as the file takes.
+
+    Raises:
+        ModelError: no such file, no GGUF, damaged, or no memory for it. OurError: too many sequences.
+    """
+    model = LlamaModel(path, num_gpu_layers=num_gpu_layers)
+    try:
+        return model, LlamaSequences(
+            model, num_sequences=num_sequences, context_length=context_length, num_threads=num_threads
+        )
+    except BaseException:
+        model.close()
+        raise

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from dragon_core.distribution import quantise_weight
-from dragon_core.errors import OurError
+from dragon_core.errors import OurError, PromptTooLongError
 from dragon_core.types import Command, Step
 from dragon_core.weighting import constant_weight
 from dragon_runtime.engines.llama.decoding import Decoding
@@ -100,3 +100,20 @@ class LlamaSession:
             self._on_failure(error)
         else:
             self.prefilled.set_exception(error)
+
+
+def require_sound(request: EngineRequest, *, num_vocabulary: int, context_length: int) -> None:
+    """Check that a session can be opened, if there is room for it.
+
+    Raises:
+        OurError: no context, an empty prompt, or a token beyond the vocabulary. PromptTooLongError: it does not fit.
+    """
+    prompts = request.prompts
+    if not request.contexts or not all(prompts):
+        raise OurError("an engine session needs at least one context, and no prompt may be empty")
+    longest = max(len(prompt) for prompt in prompts) + request.max_tokens
+    if longest > context_length:
+        raise PromptTooLongError(num_tokens=longest, max_tokens=context_length)
+    beyond = [token for prompt in prompts for token in prompt if not 0 <= token < num_vocabulary]
+    if beyond:
+        raise OurError(f"token {beyond[0]} is beyond the vocabulary of {num_vocabulary}")
