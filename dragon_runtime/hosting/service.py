@@ -273,12 +273,21 @@ class CausalLmService:
         if session.engine_session is not None:
             await session.engine_session.close()
         self._count()
+        self._check_when_idle()
         # Only now: whoever hears it may count on the sequences.
         if error is None:
             session.reply.send({"CLOSED": np.array([1], dtype=np.uint8)}, is_final=True)
             return
         known = error if isinstance(error, DragonError) else EngineError(str(error))
         session.reply.fail(failure_text(known))
+
+    def _check_when_idle(self) -> None:
+        """Of a defect only the log tells: the sessions that come may still be served."""
+        if self._engine.is_idle:
+            try:
+                self._engine.check_integrity()
+            except EngineError:
+                logger.exception("a session left something behind")
 
     async def _sweep(self) -> None:
         """Take back what sessions hold that nobody waits for."""

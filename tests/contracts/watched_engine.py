@@ -72,12 +72,14 @@ class StepsFromThread(LlamaEngine):
 async def watched_engine(
     folder: Path, *, kind: type[LlamaEngine] = LlamaEngine, deliveries: Deliveries | None = None
 ) -> AsyncIterator[tuple[LlamaEngine, WatchedSequences]]:
-    """An engine that runs, and the sequences it decodes with."""
+    """An engine that runs, and the sequences it decodes with. Whoever opens sessions closes them."""
     memory = WatchedSequences(LlamaModel(write_tiny_model(folder / "tiny.gguf")))
     engine = kind(memory.model, memory, num_sequences=NUM_SEQUENCES, deliveries=deliveries)
     engine._thread.start()
     try:
         yield engine, memory
+        memory.open_gate()
+        engine.check_integrity()
     finally:
         memory.open_gate()
         await engine.close()

@@ -79,6 +79,8 @@ async def ahead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterat
         ahead = Ahead(engine, memory)
         yield ahead
         memory.open_gate()
+        if ahead.session._session is not None:
+            await ahead.session.close()
         assert ahead.session.mistakes == []
 
 

@@ -80,6 +80,10 @@ class SessionSequences:
         """Commands that were not run yet."""
         return len(self._queue)
 
+    @property
+    def num_branches(self) -> int:
+        return len(self._branches)
+
     def next_chunk(self) -> Piece | None:
         """The next piece of a prompt, counted as held from now on; None when all are in place."""
         for index, prompt in enumerate(self.prompts):

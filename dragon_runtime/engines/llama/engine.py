@@ -145,6 +145,22 @@ class LlamaEngine:
         """Whether there is something to decode."""
         return self._workload.is_busy
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether no session is open, or is about to be, or is not freed yet. On the event loop."""
+        return not self._free.num_holders
+
+    def check_integrity(self) -> None:
+        """Check an idle engine: every sequence is free once and empty, and nothing waits or runs. On the event loop.
+
+        Raises:
+            EngineError: a session is open, or something is left of one.
+        """
+        # In this order: memory is the thread's as long as a session is anywhere.
+        problem = self._free.problem or self._workload.problem or self._memory.problem
+        if problem is not None:
+            raise EngineError(f"the language model is not as it was before its sessions: {problem}")
+
     def require_running(self) -> None:
         """Check that the thread runs.
 

@@ -49,7 +49,7 @@ class LlamaSequences:
         self.context_length = context_length
         self.num_decodes = 0
         """Batches that were decoded to their end."""
-        self._num_vocabulary = len(model.vocabulary)
+        self._num_sequences, self._num_vocabulary = num_sequences, len(model.vocabulary)
         parameters = self._llama.llama_context_default_params()
         parameters.n_ctx = context_length * num_sequences
         parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
@@ -123,6 +123,17 @@ class LlamaSequences:
         """A copy: the next decode writes over the library's own."""
         pointer = self._llama.llama_get_logits_ith(self._pointer, index)
         return np.ctypeslib.as_array(pointer, shape=(self._num_vocabulary,)).copy()
+
+    @property
+    def problem(self) -> str | None:
+        """What is wrong while no session holds a sequence: each must be empty. Only while nothing is decoded."""
+        if not self._pointer:
+            return None
+        for sequence in range(self._num_sequences):
+            num_tokens = int(self._llama.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+            if num_tokens:
+                return f"sequence {sequence} is free and still holds {num_tokens} tokens"
+        return None
 
     def copy(self, source: int, target: int) -> None:
         """Make `target` what `source` is; whole sequences only, a part would abort the process."""

@@ -62,6 +62,20 @@ class Workload:
         with self._changed:
             return self._has_work()
 
+    @property
+    def problem(self) -> str | None:
+        """What is left here of a session while there is none."""
+        with self._changed:
+            if self._released:
+                return f"{len(self._released)} sessions wait for their sequences to be freed"
+            for session in self._sessions:
+                return (
+                    f"a session that is over is still served: {session.num_waiting} commands of it wait, "
+                    f"{len(session.submitted.running)} of its feeds run, "
+                    f"it has {session.decoding.sequences.num_branches} branches"
+                )
+        return None
+
     def add(self, session: LlamaSession) -> None:
         """Prefill a session, and decode for it from then on."""
         with self._changed:
@@ -82,6 +96,7 @@ class Workload:
         """Have the thread forget a session and free its sequences; False when there is no thread to do it."""
         with self._changed:
             if self._failure is not None:
+                self._forget(released.session)
                 return False
             self._released.append(released)
             self._abort_unwanted()
@@ -132,6 +147,7 @@ class Workload:
             self._failure = error
             left = Work(tuple(self._released), [], tuple(self._sessions))
             self._released.clear()
+            self._sessions.clear()
             return left
 
     # -- with the lock held ---------------------------------------------------------------------------------------
@@ -161,9 +177,12 @@ class Workload:
         released = list(self._released)
         self._released.clear()
         for each in released:
-            if each.session in self._sessions:
-                self._sessions.remove(each.session)
+            self._forget(each.session)
         return released
+
+    def _forget(self, session: LlamaSession) -> None:
+        if session in self._sessions:
+            self._sessions.remove(session)
 
     def _take_commands(self) -> list[Answer]:
         """Queue what was submitted; returns what was made before it was asked for."""
