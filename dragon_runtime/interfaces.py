@@ -152,6 +152,11 @@ class Retriever(Protocol):
         """The most relevant passages first; empty when the store is."""
 
 
+@dataclass(frozen=True, slots=True)
+class LinkRestored:
+    """What a channel tells between two frames: the connection was lost and is there again, frames may be missing."""
+
+
 class Channel(Protocol):
     """An ordered pipe of one session's frames to the other end. Loss shows as a gap in the sequence numbers."""
 
@@ -171,8 +176,8 @@ class Channel(Protocol):
     def send(self, frame: bytes) -> None:
         """Queue a frame; never blocks. Frames over the queue's limit, or sent while disconnected, are lost."""
 
-    async def receive(self) -> bytes | None:
-        """The next frame from the other end, or None when the connection was lost and is there again.
+    async def receive(self) -> bytes | LinkRestored:
+        """The next frame from the other end, or that the connection was lost and is there again.
 
         Raises:
             OurError: the channel was closed.

@@ -34,7 +34,7 @@ from dragon_core.session.events import (
 from dragon_core.session.session import Session
 from dragon_core.types import Step
 from dragon_runtime.answering.preparation import Prepared
-from dragon_runtime.interfaces import Channel, EngineSession, FailureListener, StepListener
+from dragon_runtime.interfaces import Channel, EngineSession, FailureListener, LinkRestored, StepListener
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +128,7 @@ class SessionDriver:
     async def _receive_frames(self) -> None:
         while True:
             frame = await self._channel.receive()
-            if frame is None:
+            if isinstance(frame, LinkRestored):
                 self.take(Reconnected())
                 continue
             try:

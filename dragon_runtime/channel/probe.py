@@ -14,7 +14,7 @@ from dragon_core.errors import PeerError
 from dragon_core.link import LinkEstimate
 from dragon_core.messages import Envelope, Probe
 from dragon_core.wire import Wire
-from dragon_runtime.interfaces import Channel
+from dragon_runtime.interfaces import Channel, LinkRestored
 
 logger = logging.getLogger(__name__)
 
@@ -77,7 +77,7 @@ class CloudProbe:
         try:
             channel.send_open(codec.encode(wire.seal(Probe(), loop.time())))
             async with asyncio.timeout(ANSWER_SECONDS):
-                while (frame := await channel.receive()) is None:
+                while isinstance(frame := await channel.receive(), LinkRestored):
                     pass
             wire.unseal(codec.decode(frame), loop.time())
         except TimeoutError:
