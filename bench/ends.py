@@ -313,6 +313,6 @@ class CloudEnd:
             request = open_message(preparation, asked.question, settings)
             channel.send_record(Told(decode_seconds=await self._end.decode(request, preparation, asked.decoded_tokens)))
         else:
-            session = Session(Peer.OTHER, preparation.session_settings(limits=Limits(), replica="cloud"))
+            session = Session.await_open(preparation.session_settings(limits=Limits(), replica="cloud"))
             await self._end.driver(session, channel, preparation).run()
             channel.send_record(Told(prefill_seconds=self._end.prefill_seconds))

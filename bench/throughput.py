@@ -25,7 +25,7 @@ from dragon_core.errors import EngineError
 from dragon_core.messages import Open
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
-from dragon_core.types import Peer, Step, WeightingRule
+from dragon_core.types import Step, WeightingRule
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Preparation, Prepared
 from dragon_runtime.channel.memory import memory_channel_pair
@@ -191,7 +191,7 @@ async def answer(prompt: Prompt, engine: LlamaEngine, embedder: Embedder, window
 
     opener = SessionDriver(session, ours, prepare=edge.prepare, on_emit=count)
     other = SessionDriver(
-        Session(Peer.OTHER, cloud.preparation.session_settings(limits=PATIENT, replica="r")),
+        Session.await_open(cloud.preparation.session_settings(limits=PATIENT, replica="r")),
         theirs,
         prepare=cloud.prepare,
     )

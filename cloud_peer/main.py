@@ -10,14 +10,14 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 documents_app = typer.Typer(no_args_is_help=True, help="Public documents.")
 app.add_typer(documents_app, name="documents")
 
-SettingsFile = Annotated[Path | None, typer.Option(help="Settings file (YAML); else DRAGON_CONFIG.")]
-DataFolder = Annotated[Path | None, typer.Option(help="Where an embedded store and models are kept.")]
+SettingsFile = Annotated[Path | None, typer.Option(help="Settings file (YAML); default: DRAGON_CONFIG.")]
+DataFolder = Annotated[Path | None, typer.Option(help="Folder for an embedded store and models.")]
 Level = Annotated[str | None, typer.Option(help="debug, info, warning or error.")]
 
 
 @app.callback()
 def cloud() -> None:
-    """DRAGON's other end: answers sessions of devices from public documents."""
+    """The cloud peer of DRAGON: answers sessions of devices from public documents."""
 
 
 @app.command()
@@ -28,7 +28,7 @@ def run(
     data_folder: DataFolder = None,
     log_level: Level = None,
 ) -> None:
-    """Serve sessions until SIGTERM, then drain. Every setting of docs/settings.md can stand in the file."""
+    """Serve sessions until SIGTERM, then drain. docs/settings.md lists the settings for the file."""
     # Before numpy is loaded: its threads spin while they wait, which takes a core from the language model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from cloud_peer import peer
@@ -54,17 +54,17 @@ def add(
         list[str],
         typer.Argument(
             metavar="SOURCE...",
-            help="Folders, files (.zip, .tar.gz too), or http(s) addresses of files, with #sha256=DIGEST or without.",
+            help="Folders, files, archives (.zip, .tar, .tar.gz) or http(s) addresses, optionally with #sha256=DIGEST.",
         ),
     ],
     timeout_seconds: Annotated[
-        float, typer.Option(min=1, help="How long Triton and Milvus may take to come up, or to take a document.")
+        float, typer.Option(min=1, help="Time limit for Triton and Milvus to start, or to accept a document.")
     ] = 600,
     settings: SettingsFile = None,
     data_folder: DataFolder = None,
     log_level: Level = None,
 ) -> None:
-    """Add documents to the store and return when they can be found. Adding them again changes nothing."""
+    """Add documents to the store and return when they can be found. Adding the same documents again changes nothing."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from cloud_peer import public_documents
     from cloud_peer.settings import CloudSettings

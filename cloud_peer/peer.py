@@ -1,4 +1,4 @@
-"""Puts the parts of a cloud peer together and runs them until it is told to stop."""
+"""Assembles the parts of a cloud peer and runs them until it is stopped."""
 
 import asyncio
 import logging
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 PROGRESS_SECONDS = 10.0
 PARTS = ("models", "documents", "broker")
-"""What a peer needs before it takes sessions, as /readyz names it."""
+"""The parts a peer needs before it accepts sessions, as /readyz names them."""
 
 
 async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:
@@ -72,7 +72,7 @@ async def run(settings: CloudSettings, stopped: asyncio.Event) -> None:
 
 
 async def _ingest(ingestion: Ingestion, folder: Path, stopped: asyncio.Event) -> None:
-    """Add the public documents and return when they can be found, or when we are told to stop."""
+    """Add the public documents and return when they can be found, or when the peer is stopped."""
     report = await add_folder(ingestion, folder)
     for path, reason in report.skipped:
         logger.warning("skipped %s: %s", path, reason)

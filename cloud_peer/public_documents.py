@@ -34,7 +34,7 @@ Source = NewType("Source", str)
 
 @dataclass(slots=True)
 class _Count:
-    """What became of the documents of a source. `keys`: of those that can be found when all is done."""
+    """Result for one source. `keys`: of the documents that can be found when all is done."""
 
     keys: set[str] = field(default_factory=set)
     problem: str = ""

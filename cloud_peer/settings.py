@@ -1,11 +1,13 @@
-"""The settings of the cloud's end. How they are loaded is `dragon_runtime.settings`'."""
+"""The settings of the cloud peer. `dragon_runtime.settings` loads them."""
 
 import socket
 from pathlib import Path
+from typing import Annotated
 
 import platformdirs
 from pydantic import Field
 
+from dragon_core import limits
 from dragon_runtime.settings import (
     BrokerSettings,
     EmbeddingSettings,
@@ -22,20 +24,20 @@ from dragon_runtime.settings.groups import Port, TopicName, UserPath
 class MetricsSettings(SettingsGroup):
     """Where metrics and health are served."""
 
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address metrics and health are served on.")
-    port: Port = Field(default=9464, description="Port metrics and health are served on.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address on which metrics and health are served.")
+    port: Port = Field(default=9464, description="Port on which metrics and health are served.")
 
 
 class CloudModelSettings(ModelSettings):
     """The language model of an end that serves many sessions."""
 
-    num_sequences: int = Field(
-        default=32, ge=1, le=256, description=str(ModelSettings.model_fields["num_sequences"].description)
+    num_sequences: Annotated[int, Field(**limits.NUM_SEQUENCES.keywords())] = Field(
+        default=32, description=str(ModelSettings.model_fields["num_sequences"].description)
     )
 
 
 class CloudSettings(PeerSettings):
-    """Everything a cloud peer can be told."""
+    """All settings of a cloud peer."""
 
     replica: TopicName = Field(
         default_factory=lambda: socket.gethostname().lower(),
@@ -45,11 +47,13 @@ class CloudSettings(PeerSettings):
     deployment: TopicName = Field(default="dragon", description="Name of the deployment.")
     data_folder: UserPath = Field(
         default_factory=lambda: Path(platformdirs.user_data_dir("dragon-cloud", appauthor=False)),
-        description="Where an embedded store and downloaded models are kept.",
+        description="Folder for an embedded store and downloaded models.",
     )
-    max_sessions: int = Field(default=16, ge=1, le=100_000, description="Sessions served at once; more are refused.")
+    max_sessions: int = Field(
+        default=16, ge=1, le=100_000, description="Maximum number of sessions at once; further sessions are refused."
+    )
     drain_seconds: float = Field(
-        default=30.0, ge=0, le=3600, description="How long running sessions may go on at shutdown."
+        default=30.0, ge=0, le=3600, description="How long running sessions may continue at shutdown."
     )
     documents: UserPath | None = Field(default=None, description="Folder of public documents to ingest at start.")
     model: CloudModelSettings = Field(default=CloudModelSettings(), description="The language model.")
@@ -64,5 +68,5 @@ class CloudSettings(PeerSettings):
 
     @property
     def store_folder(self) -> Path:
-        """Where an embedded store lies."""
+        """Folder of the embedded store."""
         return self.store.folder or self.data_folder / "store"

@@ -1,4 +1,4 @@
-"""A cloud peer: serves sessions of many devices at once, and drains before it goes."""
+"""A cloud peer: serves sessions of many devices at once, and drains before it stops."""
 
 import asyncio
 import logging
@@ -10,7 +10,6 @@ from dragon_core.messages import Envelope, Probe, Refused
 from dragon_core.session.events import Cancelled, Received
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits, SessionSettings
-from dragon_core.types import Peer
 from dragon_core.wire import Wire
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.metrics import AnswerCost, PeerMetrics
@@ -53,7 +52,7 @@ class CloudWorker:
             reason = f"{len(self._sessions)} of {self._max_sessions} sessions are open"
             self._refuse(channel, Refused(reason=reason, retry_after_seconds=RETRY_SECONDS), now, envelope)
         else:
-            driver = SessionDriver(Session(Peer.OTHER, self._settings), channel, prepare=self._preparation.prepare)
+            driver = SessionDriver(Session.await_open(self._settings), channel, prepare=self._preparation.prepare)
             task = asyncio.create_task(self._serve(driver, channel, device, session), name=f"session {session}")
             self._sessions[task] = driver
             task.add_done_callback(self._on_done)
@@ -64,8 +63,8 @@ class CloudWorker:
         wire = Wire(LinkEstimate())
         if envelope is not None:
             wire.unseal(envelope, now)
-            wire.term = envelope.term
-        channel.send(codec.encode(wire.seal(refusal, now)))
+        term = 0 if envelope is None else envelope.term
+        channel.send(codec.encode(wire.seal(refusal, term=term, now=now)))
         channel.close()
 
     async def _serve(self, driver: SessionDriver, channel: Channel, device: str, session: str) -> None:
@@ -91,7 +90,7 @@ class CloudWorker:
             logger.error("a session broke", exc_info=error)
 
     async def drain(self, seconds: float) -> None:
-        """Take no more and let open sessions finish; the rest is handed back: their devices carry on alone."""
+        """Accept no more sessions and let open ones finish; the rest is handed back: their devices carry on alone."""
         self._is_draining = True
         if self._sessions:
             logger.info("draining %d sessions for at most %g s", len(self._sessions), seconds)

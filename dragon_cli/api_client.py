@@ -1,4 +1,4 @@
-"""What the command line asks of a device's HTTP API (docs/http-api.md)."""
+"""Client of a device's HTTP API (docs/http-api.md), for the command line."""
 
 import contextlib
 import json
@@ -21,17 +21,17 @@ class ApiClient:
         """Take an address, with or without /v1 at its end.
 
         Raises:
-            SettingsError: it is none.
+            SettingsError: the address is not valid.
         """
         headers = {} if api_key is None else {"Authorization": f"Bearer {api_key}"}
         # The address that OpenAI's clients are given ends with /v1; ours may be given the same.
         self._url = url.rstrip("/").removesuffix("/v1")
         if not self._url.startswith(("http://", "https://")):
-            raise SettingsError(f"{url} is no address of an API; write it as http://host:port")
+            raise SettingsError(f"{url} is not the address of an API; write it as http://host:port")
         try:
             self._client = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=TIMEOUT)
         except httpx.InvalidURL as error:
-            raise SettingsError(f"{url} is no address of an API: {error}") from error
+            raise SettingsError(f"{url} is not the address of an API: {error}") from error
 
     async def __aenter__(self) -> Self:
         return self
@@ -40,7 +40,7 @@ class ApiClient:
         await self._client.aclose()
 
     async def readiness(self) -> Body | None:
-        """What /readyz says, or None while nothing listens."""
+        """The answer of /readyz, or None while nothing listens."""
         try:
             response = await self._client.get("/readyz", timeout=5.0)
         except httpx.TransportError:
@@ -48,7 +48,7 @@ class ApiClient:
         return _json(response)
 
     async def ask(self, request: Body) -> AsyncGenerator[Body, None]:
-        """Chunks of a streamed completion as they come, without the empty ones.
+        """Non-empty chunks of a streamed completion, as they arrive.
 
         Raises:
             OurError: the device cannot be reached or refuses, with its reason. DragonError: the answer broke off.
@@ -73,10 +73,10 @@ class ApiClient:
         return str((await self._request("GET", "/v1/models"))["data"][0]["id"])
 
     async def add_document(self, path: Path) -> Body:
-        """Send a file; what comes back says how far it has come.
+        """Send a file; returns the document with its progress.
 
         Raises:
-            OurError: it cannot be read, or the device does not take it.
+            OurError: the file cannot be read, or the device refuses it.
         """
         try:
             with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Ask a device and show the answer as it comes, each token in the colour of the side that carried it."""
+"""Ask a device and show the answer as it arrives, each token in the colour of the end that contributed most."""
 
 import json
 from collections.abc import Callable
@@ -14,12 +14,12 @@ from dragon_core.errors import DragonError
 
 EDGE_COLOUR, CLOUD_COLOUR, BOTH_COLOUR, DEGRADED_COLOUR = "green", "deep_sky_blue1", "default", "yellow"
 CLEAR_MAJORITY = 0.6
-"""A token below this share of one side counts as written by both."""
+"""A token counts as written by both ends if neither end has this share of it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back: the text, why it ended, and the `dragon` object."""
+    """An answer: its text, why it ended, and its `dragon` object."""
 
     text: str
     finish_reason: str
@@ -50,11 +50,11 @@ async def ask(client: ApiClient, request: dict[str, Any], *, on_text: Callable[[
                 on_text(Text(content, style=colour_of(told["edge_share"], is_degraded=told["is_degraded"])))
             if choice["finish_reason"] is not None:
                 return Answer("".join(texts), choice["finish_reason"], chunk["dragon"])
-    raise DragonError("the answer stopped without an end")
+    raise DragonError("the answer stopped before its end")
 
 
 def show_legend(console: Console) -> None:
-    """Which colour means what."""
+    """The meaning of each colour."""
     legend = Text.assemble(
         ("device", EDGE_COLOUR), " · ", ("cloud", CLOUD_COLOUR), " · both · ", ("device alone", DEGRADED_COLOUR)
     )
@@ -62,7 +62,7 @@ def show_legend(console: Console) -> None:
 
 
 def show_summary(console: Console, dragon: dict[str, Any]) -> None:
-    """How the answer came about, in a few lines."""
+    """A summary of how the answer was written."""
     table = Table.grid(padding=(0, 2))
     pace = dragon["seconds_per_token"]
     table.add_row("tokens", f"{dragon['num_tokens']} ({dragon['degraded_tokens']} by the device alone)")

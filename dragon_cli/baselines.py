@@ -1,4 +1,4 @@
-"""What one engine says alone over given documents: the methods an answer from two sides is compared with."""
+"""Answers of one engine alone over given documents: the baselines for an answer from both ends."""
 
 import asyncio
 from dataclasses import dataclass
@@ -48,7 +48,7 @@ async def alone(
     seed: int,
     max_tokens: int,
 ) -> Baseline:
-    """Answer greedily from what `retriever` finds, with nobody else.
+    """Answer greedily and alone from what `retriever` finds.
 
     Raises:
         DragonError: the engine or the store failed.

@@ -1,4 +1,4 @@
-"""What the commands share: options with one name and meaning, one way to reach a device, errors as one line."""
+"""Shared by all commands: options with one name and meaning, one way to reach a device, errors as one line."""
 
 import asyncio
 import os
@@ -19,18 +19,18 @@ Folder = Annotated[
 ]
 ApiUrl = Annotated[
     str | None,
-    typer.Option("--url", envvar="DRAGONCTL_URL", help="Address of a device's API; else that of the local stack."),
+    typer.Option("--url", envvar="DRAGONCTL_URL", help="Address of a device's API; default: the local stack."),
 ]
 ApiKey = Annotated[
     Path | None,
-    typer.Option("--api-key-file", envvar="DRAGONCTL_API_KEY_FILE", help="File with the key the API asks for."),
+    typer.Option("--api-key-file", envvar="DRAGONCTL_API_KEY_FILE", help="File with the API key."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Result = TypeVar("Result")
 
 
 def run(work: Coroutine[Any, Any, Result]) -> Result:
-    """Run a command's work; a user's mistake ends in one line and exit code 1, an interrupt in 130."""
+    """Run a command's work. A user's mistake ends in one line and exit code 1, an interrupt in exit code 130."""
     try:
         return asyncio.run(work)
     except (DragonError, OSError) as error:  # a file or folder that cannot be used is named in the system's own error

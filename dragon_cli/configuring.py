@@ -1,4 +1,4 @@
-"""What the parts of a local stack run with: ports, certificates, a settings file each, and the commands."""
+"""Configures the parts of a local stack: ports, certificates, a settings file and a command for each part."""
 
 import json
 import os
@@ -90,7 +90,7 @@ def configure(stack: Stack, options: StackOptions) -> dict[str, Any]:
 def _configure_triton(
     stack: Stack, model: dict[str, Any], authority: CertificateFolder, replica: Identity
 ) -> tuple[list[str], dict[str, Any]]:
-    """The command of a server with our models, and what the cloud peer reaches it with."""
+    """The command of a server with our models, and the cloud peer's settings for that server."""
     folder = stack.folder / "triton"
     folder.mkdir(mode=0o700, exist_ok=True)
     parameters = {"model_path": model.get("path", ""), "num_threads": model["num_threads"]}
@@ -114,32 +114,34 @@ def _configure_triton(
 
 
 def _require_possible(options: StackOptions) -> None:
-    """Find out now what a part would otherwise end with, again and again, in its log."""
+    """Find mistakes now that would otherwise end a part again and again, visible only in its log."""
     if options.public_documents is not None and not options.public_documents.is_dir():
-        raise SettingsError(f"{options.public_documents} is no folder of public documents")
+        raise SettingsError(f"{options.public_documents} is not a folder of public documents")
     if options.model is not None and not is_address(options.model):
         require_gguf(Path(options.model).expanduser())
     require_digest(options)
     if options.engine is EngineChoice.TRITON:
         find_triton()
     if options.api_port is not None and _port_or_free(options.api_port) != options.api_port:
-        raise SettingsError(f"port {options.api_port} is in use on this machine: name another with --api-port")
+        raise SettingsError(f"port {options.api_port} is in use on this machine: choose another port with --api-port")
 
 
 def require_digest(options: StackOptions) -> None:
-    """What is fetched is checked.
+    """Require a valid digest for a model that is downloaded.
 
     Raises:
-        SettingsError: there is no digest to check it with, or it is none.
+        SettingsError: the digest is missing or not valid.
     """
     if options.model is not None and is_address(options.model) and options.model_sha256 is None:
-        raise SettingsError(f"{options.model} is fetched and checked: give its digest with --model-sha256")
+        raise SettingsError(f"{options.model} is downloaded: give its digest with --model-sha256")
     if options.model_sha256 is not None and not re.fullmatch("[0-9a-f]{64}", options.model_sha256):
-        raise SettingsError(f"--model-sha256 {options.model_sha256} is no digest: it has 64 hexadecimal digits")
+        raise SettingsError(
+            f"--model-sha256 {options.model_sha256} is not a digest: a digest has 64 hexadecimal digits"
+        )
 
 
 def is_address(model: str) -> bool:
-    """Whether a model is to be fetched; else it is a file."""
+    """Whether a model is an address to download from; otherwise it is a file."""
     return model.startswith(("http://", "https://"))
 
 

@@ -1,4 +1,4 @@
-"""`dragonctl demo`: real questions to a real stack over a slow link, next to what each side would have said alone."""
+"""`dragonctl demo`: real questions to a real stack over a slow link, next to the answers of each end alone."""
 
 import json
 import tempfile
@@ -33,7 +33,7 @@ SEED = 1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Question:
-    """What is asked, whose documents it needs, and the facts a correct answer names (any word of each group)."""
+    """A question, the end whose documents it needs, and the facts a correct answer names (any word of each group)."""
 
     question: str
     needs: str
@@ -49,7 +49,7 @@ async def run_demo(options: StackOptions, *, folder: Path | None, output: Path, 
     """Ask every question over the link and alone, print a table, and write `output`.
 
     Raises:
-        DragonError: the stack does not come up, or a question gets no answer.
+        DragonError: the stack does not start, or a question gets no answer.
     """
     with ExitStack() as scope:
         place = folder or Path(scope.enter_context(tempfile.TemporaryDirectory(prefix="dragon-demo-")))
@@ -71,7 +71,7 @@ async def run_demo(options: StackOptions, *, folder: Path | None, output: Path, 
     output.parent.mkdir(parents=True, exist_ok=True)
     found = {"rtt_ms": options.rtt_ms, "seed": SEED, "temperature": 0.0, "answers": answers}
     write_whole(output, json.dumps(found, indent=2, ensure_ascii=False) + "\n")
-    console.print(f"\neverything is stopped; the results are in {output}")
+    console.print(f"\neverything is stopped; results: {output}")
 
 
 async def _ask_all(
@@ -80,9 +80,9 @@ async def _ask_all(
     answers = []
     async with ApiClient(stack.plan()["api_url"]) as client:
         if await add_files(client, files_below(private), console):
-            raise OurError("the demo's own documents were not taken; see `dragonctl logs edge`")
+            raise OurError("the demo's documents could not be added; see `dragonctl logs edge`")
         model = await client.model()
-        console.print(f"\n[bold]2. Asking {model} on the device, {options.rtt_ms:g} ms from the cloud and back[/bold]")
+        console.print(f"\n[bold]2. Asking {model} on the device, {options.rtt_ms:g} ms round trip to the cloud[/bold]")
         show_legend(console)
         for question in questions:
             console.print(f"\n[bold]? {question.question}[/bold]  (needs {question.needs})")
@@ -204,7 +204,7 @@ def _show(answers: list[dict[str, Any]], console: Console) -> None:
             text = (answer if key is None else answer[key])["text"]
             console.print(Text.assemble((f"{name:<11}", "bold"), " ".join(text.split())))
     console.print(
-        "\ncloud only and one prompt are written on this machine without a link: their speed is a decode alone"
+        "\ncloud only and one prompt run on this machine without a link: their speed is that of decoding alone"
     )
 
 

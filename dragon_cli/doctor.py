@@ -1,4 +1,4 @@
-"""What this machine has of what the parts need. Looks only; changes nothing."""
+"""Checks whether this machine has everything the parts need. Changes nothing."""
 
 import importlib.metadata
 import importlib.util
@@ -24,7 +24,7 @@ MIN_MEMORY_BYTES = 2 << 30
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is needed: whether it is there, what was found, and what to do when it is not."""
+    """One requirement: whether it is met, what was found, and what to do if it is not met."""
 
     what: str
     is_good: bool
@@ -85,7 +85,7 @@ def _module(name: str, what: str, remedy: str) -> Finding:
 
 
 def _triton() -> Finding:
-    """Not needed but for `--engine triton`: nothing is missing without it."""
+    """Only `--engine triton` needs it: without it nothing is missing."""
     try:
         return Finding("Triton server (optional)", is_good=True, found=str(find_triton().server))
     except DragonError as error:
@@ -94,7 +94,7 @@ def _triton() -> Finding:
 
 def _memory() -> Finding:
     size = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    remedy = "" if size >= MIN_MEMORY_BYTES else "two small models and a store need 2 GiB"
+    remedy = "" if size >= MIN_MEMORY_BYTES else "add memory: two small models and a store need 2 GiB"
     return Finding("memory", size >= MIN_MEMORY_BYTES, f"{size / 2**30:.1f} GiB, {os.cpu_count()} cores", remedy)
 
 
@@ -108,7 +108,9 @@ def _existing(folder: Path) -> Path:
 def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(_existing(folder)).free
     is_good = free >= MIN_FREE_DISK_BYTES
-    return Finding("disk", is_good, f"{free / 2**30:.1f} GiB free", "" if is_good else "make room: 1 GiB is needed")
+    return Finding(
+        "disk", is_good, f"{free / 2**30:.1f} GiB free", "" if is_good else "free disk space: 1 GiB is needed"
+    )
 
 
 def _writable(folder: Path) -> Finding:

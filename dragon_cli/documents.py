@@ -27,7 +27,7 @@ def add(
     url: ApiUrl = None,
     api_key_file: ApiKey = None,
 ) -> None:
-    """Add documents to the device and wait until they can be found. A file that is there already changes nothing."""
+    """Add documents to the device and wait until they can be found. Adding the same file again changes nothing."""
     run(_add(paths, url, api_key_file))
 
 
@@ -36,7 +36,7 @@ async def _add(paths: Iterable[Path], url: str | None, api_key_file: Path | None
     async with connect(url, api_key_file) as client:
         num_failed = await add_files(client, files, Console(stderr=True))
     if num_failed:
-        raise DocumentError(f"{num_failed} of {len(files)} documents were not taken")
+        raise DocumentError(f"{num_failed} of {len(files)} documents were not added")
     typer.echo(f"{len(files)} documents can be found" if len(files) > 1 else f"{files[0].name} can be found")
 
 
@@ -49,10 +49,10 @@ def files_below(path: Path) -> list[Path]:
     if path.is_dir():
         found = sorted(file for file in path.rglob("*") if file.suffix.lower() in MEDIA_TYPES and file.is_file())
         if not found:
-            raise OurError(f"{path} holds no document ({', '.join(sorted(MEDIA_TYPES))})")
+            raise OurError(f"{path} contains no document ({', '.join(sorted(MEDIA_TYPES))})")
         return found
     if not path.is_file():
-        raise OurError(f"there is no file {path}")
+        raise OurError(f"{path}: no such file")
     return [path]
 
 
@@ -116,7 +116,7 @@ async def _list(url: str | None, api_key_file: Path | None) -> list[dict[str, An
 
 @app.command()
 def show(document_id: str, url: ApiUrl = None, api_key_file: ApiKey = None) -> None:
-    """Show what is known of a document."""
+    """Show the details of a document."""
 
     async def get() -> dict[str, Any]:
         async with connect(url, api_key_file) as client:
@@ -128,11 +128,11 @@ def show(document_id: str, url: ApiUrl = None, api_key_file: ApiKey = None) -> N
 
 @app.command()
 def delete(
-    document_ids: Annotated[list[str], typer.Argument(help="Ids as `list` shows them.")],
+    document_ids: Annotated[list[str], typer.Argument(help="Ids, as shown by `list`.")],
     url: ApiUrl = None,
     api_key_file: ApiKey = None,
 ) -> None:
-    """Remove documents with all their passages."""
+    """Remove documents and all their passages."""
 
     async def remove() -> None:
         async with connect(url, api_key_file) as client:
@@ -146,12 +146,12 @@ def delete(
 @app.command()
 def search(
     query: str,
-    num_passages: Annotated[int, typer.Option(min=1, max=100, help="Passages to show.")] = 5,
+    num_passages: Annotated[int, typer.Option(min=1, max=100, help="Number of passages to show.")] = 5,
     url: ApiUrl = None,
     api_key_file: ApiKey = None,
     is_json: Json = False,
 ) -> None:
-    """Show the passages an answer to QUERY would be written from, with their relevance."""
+    """Show the passages that an answer to QUERY would use, with their relevance."""
 
     async def find() -> list[dict[str, Any]]:
         async with connect(url, api_key_file) as client:

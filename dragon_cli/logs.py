@@ -1,4 +1,4 @@
-"""The last lines of log files, and lines as they come."""
+"""The last lines of log files, and new lines as they are written."""
 
 import os
 import time
@@ -11,7 +11,7 @@ POLL_SECONDS = 0.2
 
 
 def last_lines(path: Path, num_lines: int) -> list[str]:
-    """The last lines of a file, without reading more of it than they take."""
+    """The last lines of a file, without reading the rest of the file."""
     with path.open("rb") as file:
         end = file.seek(0, os.SEEK_END)
         content = b""
@@ -25,7 +25,7 @@ def last_lines(path: Path, num_lines: int) -> list[str]:
 
 
 def follow(paths: Mapping[str, Path]) -> Iterator[tuple[str, str]]:
-    """(name, line) for every line written from now on, for ever."""
+    """(name, line) for every line written from now on; never ends."""
     files: dict[str, BinaryIO] = {name: path.open("rb") for name, path in paths.items()}
     for file in files.values():
         file.seek(0, os.SEEK_END)

@@ -1,4 +1,4 @@
-"""`dragonctl`: a stack on this machine, questions to a device, its documents, and what a machine lacks."""
+"""`dragonctl`: run a local stack, ask a device, manage its documents, and check what this machine lacks."""
 
 import asyncio
 import json
@@ -30,29 +30,33 @@ app.add_typer(documents.app, name="documents")
 
 
 EngineOption = Annotated[
-    EngineChoice, typer.Option(help="Where the cloud has its models: in its own process, or on a Triton server.")
+    EngineChoice, typer.Option(help="Where the cloud peer runs its models: in its own process, or on a Triton server.")
 ]
 
 
 @app.callback()
 def dragonctl() -> None:
-    """DRAGON: answers that a device and a cloud write together without showing each other their documents."""
+    """DRAGON: a device and a cloud write one answer together without showing each other their documents."""
 
 
 @app.command()
 def up(
     folder: Folder = DEFAULT_FOLDER,
     api_port: Annotated[int | None, typer.Option(min=1, max=65_535, help="Port of the device's API.")] = None,
-    rtt_ms: Annotated[float | None, typer.Option(min=0, help="Put a slow link of this round trip between.")] = None,
-    jitter_ms: Annotated[float, typer.Option(min=0, help="Most the slow link varies, each way.")] = 0.0,
-    public_documents: Annotated[Path | None, typer.Option(help="Folder of documents the cloud answers from.")] = None,
-    model: Annotated[str | None, typer.Option(help="GGUF file or address for both ends; else the bundled one.")] = None,
-    model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; an address needs it.")] = None,
-    weighting: Annotated[WeightingRule | None, typer.Option(help="How contexts are weighed.")] = None,
-    placement: Annotated[PlacementChoice | None, typer.Option(help="Which end aggregates.")] = None,
+    rtt_ms: Annotated[float | None, typer.Option(min=0, help="Emulate a slow link with this round-trip time.")] = None,
+    jitter_ms: Annotated[float, typer.Option(min=0, help="Maximum jitter of the slow link, each way.")] = 0.0,
+    public_documents: Annotated[
+        Path | None, typer.Option(help="Folder of public documents for the cloud peer.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="GGUF file or its address, for both ends; default: the bundled model.")
+    ] = None,
+    model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; required for an address.")] = None,
+    weighting: Annotated[WeightingRule | None, typer.Option(help="Weighting rule.")] = None,
+    placement: Annotated[PlacementChoice | None, typer.Option(help="End that aggregates.")] = None,
     engine: EngineOption = EngineChoice.LLAMA,
 ) -> None:
-    """Start broker, cloud peer and edge daemon on this machine and wait until they answer."""
+    """Start a broker, a cloud peer and an edge daemon on this machine, and wait until they are ready."""
     protocol: dict[str, Any] = {}
     if weighting is not None:
         protocol["weighting"] = {"rule": weighting.value}
@@ -84,7 +88,7 @@ def up(
 
 @app.command()
 def down(folder: Folder = DEFAULT_FOLDER) -> None:
-    """Stop the stack. Documents and settings stay."""
+    """Stop the stack. Documents and settings are kept."""
     try:
         with Console(stderr=True).status("stopping"):
             was_running = Stack(folder).stop()
@@ -95,7 +99,7 @@ def down(folder: Folder = DEFAULT_FOLDER) -> None:
 
 @app.command()
 def status(folder: Folder = DEFAULT_FOLDER, is_json: Json = False) -> None:
-    """Show the parts of the stack and whether they can answer. Exit code 1 when they cannot."""
+    """Show the parts of the stack and whether they are ready. Exit code 1 if they are not."""
     stack = Stack(folder)
 
     async def look() -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -144,13 +148,13 @@ def _show_status(found: dict[str, Any], since: dict[str, float]) -> None:
 @app.command()
 def logs(
     parts: Annotated[
-        list[str] | None, typer.Argument(help=f"Of {', '.join((*PARTS, 'supervisor'))}; else all.")
+        list[str] | None, typer.Argument(help=f"Any of {', '.join((*PARTS, 'supervisor'))}; default: all.")
     ] = None,
     folder: Folder = DEFAULT_FOLDER,
-    num_lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Last lines of each part.")] = 20,
-    is_following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as lines are written.")] = False,
+    num_lines: Annotated[int, typer.Option("--lines", "-n", min=0, help="Number of last lines of each part.")] = 20,
+    is_following: Annotated[bool, typer.Option("--follow", "-f", help="Keep printing new lines.")] = False,
 ) -> None:
-    """Print what the parts of the stack logged."""
+    """Print the logs of the stack's parts."""
     stack = Stack(folder)
     known = (*PARTS, "supervisor")
     for part in parts or ():
@@ -175,13 +179,13 @@ def ask(
     question: Annotated[str, typer.Argument(help="The question; - reads it from standard input.")],
     url: ApiUrl = None,
     api_key_file: ApiKey = None,
-    temperature: Annotated[float, typer.Option(min=0, max=2, help="0: always the likeliest token.")] = 0.0,
-    seed: Annotated[int | None, typer.Option(help="The same seed gives the same answer.")] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer in tokens.")] = 128,
+    temperature: Annotated[float, typer.Option(min=0, max=2, help="0 always takes the most likely token.")] = 0.0,
+    seed: Annotated[int | None, typer.Option(help="Seed; the same seed gives the same answer.")] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Maximum length of the answer in tokens.")] = 128,
     is_edge_only: Annotated[bool, typer.Option("--edge-only", help="Ask the device alone.")] = False,
     is_json: Json = False,
 ) -> None:
-    """Ask the device. Tokens are coloured by the side that carried them."""
+    """Ask the device. Each token has the colour of the end that contributed most to it."""
     content = sys.stdin.read() if question == "-" else question
     console = Console(highlight=False, soft_wrap=True)
     request: dict[str, Any] = {
@@ -213,7 +217,7 @@ def ask(
 
 @app.command()
 def doctor(folder: Folder = DEFAULT_FOLDER, is_json: Json = False) -> None:
-    """Say what this machine has of what DRAGON needs, and how to get the rest."""
+    """Check what DRAGON needs on this machine, and say how to get what is missing."""
     findings = machine.examine(folder)
     if is_json:
         typer.echo(json.dumps([finding.to_dict() for finding in findings]))
@@ -225,14 +229,18 @@ def doctor(folder: Folder = DEFAULT_FOLDER, is_json: Json = False) -> None:
 
 @app.command()
 def demo(
-    folder: Annotated[Path | None, typer.Option(help="Folder of the demo's stack, kept; else a temporary one.")] = None,
-    output: Annotated[Path, typer.Option(help="Where the results are written.")] = Path("build/demo.json"),
-    rtt_ms: Annotated[float, typer.Option(min=0, help="Round trip of the link between the sides.")] = 100.0,
-    model: Annotated[str | None, typer.Option(help="GGUF file or address for both ends; else the bundled one.")] = None,
-    model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; an address needs it.")] = None,
+    folder: Annotated[
+        Path | None, typer.Option(help="Folder for the demo's stack, kept afterwards; default: a temporary folder.")
+    ] = None,
+    output: Annotated[Path, typer.Option(help="File for the results.")] = Path("build/demo.json"),
+    rtt_ms: Annotated[float, typer.Option(min=0, help="Round-trip time of the link between the ends.")] = 100.0,
+    model: Annotated[
+        str | None, typer.Option(help="GGUF file or its address, for both ends; default: the bundled model.")
+    ] = None,
+    model_sha256: Annotated[str | None, typer.Option(help="Digest of the model; required for an address.")] = None,
     engine: EngineOption = EngineChoice.LLAMA,
 ) -> None:
-    """Start both sides here, ask questions that need both, compare with one side alone, and stop everything."""
+    """Start both ends here, ask questions that need both, compare with one end alone, and stop everything."""
     from dragon_cli.demo import run_demo
 
     console = Console(highlight=False, soft_wrap=True)

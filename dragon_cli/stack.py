@@ -1,4 +1,4 @@
-"""A local stack in a folder: its parts and whether it runs. What they run with is `configuring`'s.
+"""A local stack in a folder: its parts, and whether it runs. `configuring` writes the configuration of the parts.
 
 The folder's lock is inherited by every part, so the stack counts as running while any of its processes lives.
 """
@@ -26,7 +26,7 @@ PARTS = ("broker", "link", "triton", "cloud", "edge")
 
 
 class EngineChoice(enum.StrEnum):
-    """Where the cloud peer of a stack has its models."""
+    """Where the cloud peer of a stack runs its models."""
 
     LLAMA = "llama"
     TRITON = "triton"
@@ -34,7 +34,7 @@ class EngineChoice(enum.StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class StackOptions:
-    """What a stack is started with. `protocol` are settings of both ends, `rtt_ms` None when there is no slow link."""
+    """Options of a stack. `protocol` holds settings of both ends; `rtt_ms` is None without a slow link."""
 
     api_port: int | None = None
     rtt_ms: float | None = None
@@ -49,7 +49,7 @@ class StackOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PartStatus:
-    """How one process does. `problem` is the reason of its last unexpected end."""
+    """State of one process. `problem` is the reason for its last unexpected end."""
 
     name: str
     pid: int | None
@@ -85,13 +85,13 @@ class Stack:
         """Hold the stack; yields the lock's descriptor for children to inherit.
 
         Raises:
-            SettingsError: it runs already.
+            SettingsError: the stack is already running.
         """
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         descriptor = os.open(self.lock_path, os.O_RDWR | os.O_CREAT, 0o600)
         try:
             if not _try_lock(descriptor):
-                raise SettingsError(f"the stack in {self.folder} runs already; `dragonctl down` stops it")
+                raise SettingsError(f"the stack in {self.folder} is already running; stop it with `dragonctl down`")
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode())
             yield descriptor
@@ -111,19 +111,19 @@ class Stack:
             os.close(descriptor)
 
     def plan(self) -> dict[str, Any]:
-        """What the stack was started with.
+        """The plan the stack was started with.
 
         Raises:
-            SettingsError: there is none.
+            SettingsError: there is no stack.
         """
         try:
             plan = json.loads(self.plan_path.read_text())
         except (OSError, ValueError) as error:
-            raise SettingsError(f"there is no stack in {self.folder}; `dragonctl up` starts one") from error
+            raise SettingsError(f"there is no stack in {self.folder}; start one with `dragonctl up`") from error
         return dict(plan)
 
     def parts(self) -> list[PartStatus]:
-        """How the parts do, as the supervisor saw them last."""
+        """State of the parts, as the supervisor last saw it."""
         try:
             rows = json.loads(self.status_path.read_text())
         except (OSError, ValueError):

@@ -1,4 +1,4 @@
-"""Bring a local stack up and wait until it answers, telling the user what it is doing."""
+"""Start a local stack, wait until it is ready, and show the user the progress."""
 
 import asyncio
 import os
@@ -20,7 +20,7 @@ from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings
 
 READY_SECONDS = 180.0
-"""How long nothing may be logged while we wait: many public documents take longer, and say how far they are."""
+"""Longest silence in the logs while waiting. Many public documents take longer in total, but log their progress."""
 SUPERVISOR_SECONDS = 20.0
 MAX_RESTARTS = 3
 PARTS_SHOWN = {
@@ -36,10 +36,10 @@ def start(stack: Stack, options: StackOptions) -> None:
     """Configure a stack and start its supervisor in the background.
 
     Raises:
-        SettingsError: it runs already, or an option cannot be met.
+        SettingsError: the stack is already running, or an option cannot be met.
     """
     if stack.is_running:
-        raise SettingsError(f"the stack in {stack.folder} runs already; `dragonctl down` stops it")
+        raise SettingsError(f"the stack in {stack.folder} is already running; stop it with `dragonctl down`")
     configure(stack, options)
     stack.status_path.unlink(missing_ok=True)
     with stack.log_path("supervisor").open("ab") as log:
@@ -54,7 +54,7 @@ def start(stack: Stack, options: StackOptions) -> None:
 
 
 async def with_fetched_model(options: StackOptions, folder: Path, console: Console) -> StackOptions:
-    """The options with a file for a model: what is given by address is fetched once into `folder`, for both ends.
+    """The options with a model file: a model given by address is downloaded once into `folder`, for both ends.
 
     Raises:
         SettingsError: its digest is missing. ModelError: it cannot be fetched, or has another digest.
@@ -73,10 +73,10 @@ async def with_fetched_model(options: StackOptions, folder: Path, console: Conso
 
 
 async def wait_until_ready(stack: Stack, console: Console) -> None:
-    """Return once the device answers and hears the cloud.
+    """Return once the device is ready and connected to the cloud.
 
     Raises:
-        OurError: a part keeps ending, or nothing happens for too long; says which part and where its log is.
+        OurError: a part keeps stopping, or nothing happens for too long; names the part and its log.
     """
     started = changed = time.monotonic()
     num_logged = 0
@@ -99,11 +99,11 @@ def _num_logged_bytes(stack: Stack) -> int:
 
 
 def _waiting_for(stack: Stack, readiness: dict[str, object] | None) -> str:
-    """What is not there yet, in words; empty when everything is."""
+    """The parts that are not ready yet, in words; empty if all are."""
     for part in stack.parts():
         if part.num_restarts >= MAX_RESTARTS:
             log = stack.log_path(part.name)
-            raise OurError(f"the {PARTS_SHOWN[part.name]} does not stay up: {part.problem} (all of it: {log})")
+            raise OurError(f"the {PARTS_SHOWN[part.name]} keeps stopping: {part.problem} (full log: {log})")
     if readiness is None:
         return "the edge daemon (it loads its models)"
     checks = readiness["checks"]

@@ -1,4 +1,4 @@
-"""The process behind `dragonctl up`: starts the parts of a stack, starts again what ends, stops all in order."""
+"""The process behind `dragonctl up`: starts the parts of a stack, restarts a part that ends, stops all in order."""
 
 import asyncio
 import os
@@ -100,7 +100,7 @@ def _last_line(path: Path) -> str:
     with path.open("rb") as log:
         log.seek(max(0, log.seek(0, os.SEEK_END) - 4096))
         lines = log.read().decode("utf-8", "replace").strip().splitlines()
-    return lines[-1] if lines else "it said nothing"
+    return lines[-1] if lines else "no output"
 
 
 async def _run(stack: Stack, lock_descriptor: int) -> None:

@@ -156,6 +156,19 @@ class OwnDrafts:
         self.current = self._feed(tuple(settled[kept:]), branch=branch, parent=None, position=position)
         return num_dropped
 
+    def problems(self) -> Iterator[str]:
+        """What does not hold of the tree, in words; nothing of a sound one."""
+        live = {frame.id: frame for frame in self.current.walk()}
+        if live != self._frames:
+            yield f"frames {sorted(live.keys() ^ self._frames.keys())} are either kept or reached, not both"
+        if len({frame.branch for frame in live.values()}) > self._max_branches:
+            yield f"more than {self._max_branches} branches"
+        for frame in live.values():
+            if frame.children and frame.step is None:
+                yield f"frame {frame.id} is continued before it is made"
+            if any(child.position != frame.position + 1 for child in frame.children):
+                yield f"frame {frame.id} is continued at another position than the next"
+
     def _feed(self, tokens: tuple[int, ...], *, branch: BranchId, parent: OwnFrame | None, position: int) -> OwnFrame:
         frame = OwnFrame(
             self._next_id, None if parent is None else parent.id, tokens[-1] if tokens else None, position, branch

@@ -1,14 +1,16 @@
 """What crosses between two peers: the envelope and every message of a session. Data only; bytes are `codec`'s.
 
-Field order is the wire order (docs/protocol.md). Durations travel as such; no wall clock is ever sent.
+Field order is the wire order (docs/protocol-session.md). Durations travel as such; no wall clock is ever sent.
 """
 
 import enum
 import hashlib
+from collections.abc import Iterable
 from typing import Annotated, Literal
 
 import msgspec
 
+from dragon_core import limits
 from dragon_core.errors import PeerError
 from dragon_core.topics import NAME_PATTERN
 from dragon_core.types import CouplingKind, Peer, Vocabulary, WeightingRule
@@ -18,10 +20,11 @@ MAX_REASON_CHARACTERS = 2000
 
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack itself ends at 2^64 - 1
-Weight = Annotated[int, msgspec.Meta(ge=-10_240_000, le=10_240_000)]
-Position = Annotated[int, msgspec.Meta(ge=0, le=1_000_000)]
-Share = Annotated[int, msgspec.Meta(ge=0, le=1000)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Weight = Annotated[int, msgspec.Meta(**limits.WEIGHT_LEVEL.keywords())]
+Position = Annotated[int, msgspec.Meta(**limits.POSITION.keywords())]
+Share = Annotated[int, msgspec.Meta(**limits.SHARE_LEVEL.keywords())]
+Mass = Annotated[int, msgspec.Meta(**limits.MASS_LEVEL.keywords())]
+Seconds = Annotated[float, msgspec.Meta(**limits.SECONDS.keywords())]
 Logprob = Annotated[float, msgspec.Meta(ge=-1000, le=0.001)]  # above 0 by rounding only; the least float64 has -745
 Name = Annotated[str, msgspec.Meta(max_length=200)]
 TopicName = Annotated[str, msgspec.Meta(pattern=rf"^{NAME_PATTERN}\Z")]
@@ -83,20 +86,20 @@ class Open(Message, frozen=True, tag=1, kw_only=True):
     version: UInt32
     fingerprint: Fingerprint
     messages: Annotated[tuple[ChatMessage, ...], msgspec.Meta(min_length=1, max_length=1000)]
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=10)]
+    temperature: Annotated[float, msgspec.Meta(**limits.TEMPERATURE.keywords())]
     top_k: UInt32
-    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)]
+    min_p: Annotated[float, msgspec.Meta(**limits.MIN_P.keywords())]
+    top_p: Annotated[float, msgspec.Meta(**limits.TOP_P.keywords())]
     seed: UInt64
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    max_tokens: Annotated[int, msgspec.Meta(**limits.MAX_TOKENS.keywords())]
     stop: Annotated[
         tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=1000)], ...], msgspec.Meta(max_length=16)
     ]
     coupling: CouplingKind
-    window: Annotated[int, msgspec.Meta(ge=1, le=1024)]
-    branches: Annotated[int, msgspec.Meta(ge=1, le=16)]
+    window: Annotated[int, msgspec.Meta(**limits.WINDOW.keywords())]
+    branches: Annotated[int, msgspec.Meta(**limits.BRANCHES.keywords())]
     placement: Peer | None
-    num_top_logprobs: Annotated[int, msgspec.Meta(ge=0, le=20)] | None
+    num_top_logprobs: Annotated[int, msgspec.Meta(**limits.NUM_TOP_LOGPROBS.keywords())] | None
     deadline_seconds: Seconds
     settled: Annotated[tuple[UInt32, ...], msgspec.Meta(max_length=1_000_000)] = ()
 
@@ -136,7 +139,7 @@ class Draft(Message, frozen=True, tag=5):
     via: UInt32 | None
     position: Position
     weight_level: Weight | None
-    dropped: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    dropped: Mass
     distribution: Annotated[bytes, msgspec.Meta(max_length=16_384)]
 
 
@@ -152,7 +155,7 @@ class TargetDetail(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_
 
     opener_share: Share
     logprob_level: Annotated[int, msgspec.Meta(ge=0, le=2**31)]
-    dropped: Annotated[int, msgspec.Meta(ge=0, le=65_535)]
+    dropped: Mass
     top: Annotated[tuple[TopToken, ...], msgspec.Meta(max_length=20)] = ()
 
 
@@ -181,6 +184,7 @@ class Handover(Message, frozen=True, tag=8):
 class Resume(Message, frozen=True, tag=9, kw_only=True):
     """What the sender holds; the other resends what follows. `aggregator` is None before placement.
 
+    `last_sequence` is the last one received: it tells the opener whether its Handover is still on its way.
     `term_position` is where the sender's term began: what an older term fixed at or after it is void.
     `mix_position` is the first position at which the opener wants frames again after a takeover.
     """
@@ -256,6 +260,17 @@ def vocabulary_fingerprint(vocabulary: Vocabulary) -> str:
     for ids in (vocabulary.special_ids, vocabulary.end_ids):
         digest.update(repr(sorted(ids)).encode())
     return digest.hexdigest()
+
+
+def require_known(vocabulary: Vocabulary, tokens: Iterable[int], *, field: str) -> None:
+    """Refuse token ids that the vocabulary does not have.
+
+    Raises:
+        PeerError: names the first one and `field`.
+    """
+    for token in tokens:
+        if token >= len(vocabulary):
+            raise PeerError(f"token {token} is beyond the vocabulary", field=field)
 
 
 def require_same(ours: Fingerprint, theirs: Fingerprint) -> None:

@@ -2,25 +2,7 @@
 
 import numpy as np
 
-from dragon_core.errors import OurError
 from dragon_core.types import FloatArray, Sampling
-
-
-def validate(sampling: Sampling) -> None:
-    """Refuse parameters out of range.
-
-    Raises:
-        OurError: names the parameter and its range.
-    """
-    ranges = {
-        "temperature": (0.0, 10.0, sampling.temperature),
-        "min_p": (0.0, 1.0, sampling.min_p),
-        "top_p": (0.0, 1.0, sampling.top_p),
-        "top_k": (0, 2**31, sampling.top_k),
-    }
-    for name, (low, high, value) in ranges.items():
-        if not low <= value <= high or (name == "top_p" and value == 0):
-            raise OurError(f"{name} is {value}; it must be between {low} and {high}")
 
 
 def log_softmax(logits: FloatArray) -> FloatArray:

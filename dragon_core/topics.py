@@ -1,4 +1,4 @@
-"""Names of MQTT topics: one tree per deployment, one subtree per device (docs/protocol.md). Pure text."""
+"""Names of MQTT topics: one tree per deployment, one subtree per device (docs/protocol-fleet.md). Pure text."""
 
 import enum
 import re

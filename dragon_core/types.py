@@ -2,10 +2,13 @@
 
 import enum
 from dataclasses import dataclass, field
-from typing import NewType
+from typing import Annotated, NewType
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
+
+from dragon_core import limits
 
 TokenId = NewType("TokenId", int)
 FrameId = NewType("FrameId", int)
@@ -55,14 +58,16 @@ class CouplingKind(enum.StrEnum):
     INDEPENDENT = "independent"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Weighting:
-    """A weighting rule with its parameters: `temperature` is tau of relevance, `beta` and `gamma` of the others."""
+class Weighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A weighting rule with its parameters: `temperature` is tau of relevance, `beta` and `gamma` of the others.
+
+    `beta` None: the rule's own. The bounds are checked where one is decoded.
+    """
 
     rule: WeightingRule = WeightingRule.EVIDENCE
-    temperature: float = 0.1
-    beta: float | None = None
-    gamma: float = 0.5
+    temperature: Annotated[float, msgspec.Meta(**limits.WEIGHTING_TEMPERATURE.keywords())] = 0.1
+    beta: Annotated[float, msgspec.Meta(**limits.WEIGHTING_BETA.keywords())] | None = None
+    gamma: Annotated[float, msgspec.Meta(**limits.WEIGHTING_GAMMA.keywords())] = 0.5
 
     @property
     def effective_beta(self) -> float:

@@ -14,18 +14,6 @@ MIN_CONTRAST_RELEVANCE = 0.01
 CONTRAST_PLAUSIBILITY = 0.05
 
 
-def validate(weighting: Weighting) -> None:
-    """Refuse parameters out of range.
-
-    Raises:
-        OurError: names the parameter and its range.
-    """
-    if not weighting.temperature > 0:
-        raise OurError(f"weighting.temperature is {weighting.temperature}; it must be above 0")
-    if weighting.effective_beta < 0 or weighting.gamma < 0:
-        raise OurError("weighting.beta and weighting.gamma must not be negative")
-
-
 def log_sum_exp(values: FloatArray) -> float:
     """log(sum(exp(values))) without overflow."""
     top = float(values.max())

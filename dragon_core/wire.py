@@ -1,4 +1,4 @@
-"""Envelopes of one session: order, gaps, term, and the round trip measured from their echoes."""
+"""Envelopes of one session: order, gaps, and the round trip measured from their echoes."""
 
 from dragon_core.link import LinkEstimate
 from dragon_core.messages import AnyMessage, Envelope
@@ -9,7 +9,6 @@ class Wire:
 
     def __init__(self, link: LinkEstimate) -> None:
         self._link = link
-        self.term = 0
         self._sequence = 0
         self.last_received: int | None = None
         self._echo_ms: int | None = None
@@ -25,10 +24,10 @@ class Wire:
         self.last_received = None
         self._echo_ms = None
 
-    def seal(self, message: AnyMessage, now: float) -> Envelope:
+    def seal(self, message: AnyMessage, *, term: int = 0, now: float) -> Envelope:
         """The next envelope around `message`."""
         hold_ms = 0 if self._echo_ms is None else round((now - self._received_at) * 1000)
-        envelope = Envelope(self.term, self._sequence, round(now * 1000), self._echo_ms, hold_ms, message)
+        envelope = Envelope(term, self._sequence, round(now * 1000), self._echo_ms, hold_ms, message)
         self._sequence += 1
         return envelope
 

@@ -1,4 +1,4 @@
-"""The seam between the HTTP API and the daemon: what is asked for, what comes back, and who gives it.
+"""The seam between the HTTP API and the daemon: requests, answers, and the service that answers.
 
 Protocols and values only. The daemon implements them; tests have a fake in tests/fakes.
 """
@@ -116,7 +116,7 @@ class Readiness:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RequestDefaults:
-    """What holds where a request does not say."""
+    """Defaults for requests that do not say."""
 
     temperature: float
     top_p: float

@@ -1,4 +1,4 @@
-"""The commands of `dragon-edge` beside `run`: enrol, look, help others look, forget."""
+"""The commands of `dragon-edge` besides `run`: enrol, show the status, check, diagnose, reset."""
 
 import asyncio
 import json
@@ -15,8 +15,8 @@ from dragon_core.errors import DragonError
 if TYPE_CHECKING:
     from edge_daemon.settings import EdgeSettings
 
-Settings = Annotated[Path | None, typer.Option(help="Settings file (YAML); else DRAGON_CONFIG.")]
-DataFolder = Annotated[Path | None, typer.Option(help="Where the device keeps what is its own.")]
+Settings = Annotated[Path | None, typer.Option(help="Settings file (YAML); default: DRAGON_CONFIG.")]
+DataFolder = Annotated[Path | None, typer.Option(help="Folder for the device's own data.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Result = TypeVar("Result")
 
@@ -24,7 +24,7 @@ STORED = ("store", "documents.sqlite", "documents.sqlite-wal", "documents.sqlite
 
 
 def register(app: typer.Typer) -> None:
-    """Add them."""
+    """Add the commands to `app`."""
     for command in (join, status, check, diagnose, reset):
         app.command()(command)
 
@@ -34,12 +34,17 @@ def join(
     settings: Settings = None,
     data_folder: DataFolder = None,
     broker_host: Annotated[
-        str | None, typer.Option(help="Where this device reaches the broker, when not where the token says.")
+        str | None,
+        typer.Option(help="Broker host, if this device reaches the broker at another one than the token names."),
     ] = None,
-    broker_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port, likewise.")] = None,
-    enrolment_port: Annotated[int | None, typer.Option(min=1, max=65535, help="Its port for enrolment.")] = None,
+    broker_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Broker port, if it differs from the token.")
+    ] = None,
+    enrolment_port: Annotated[
+        int | None, typer.Option(min=1, max=65535, help="Broker port for enrolment, if it differs from the token.")
+    ] = None,
 ) -> None:
-    """Enrol this device: make a key, get a certificate for it, and remember where the broker is."""
+    """Enrol this device: create a key, get a certificate for it, and store the broker's address."""
     from edge_daemon.fleet.joining import Joining
 
     text = sys.stdin.read() if token == "-" else token  # noqa: S105 - no secret
@@ -52,7 +57,7 @@ def join(
 
 
 def status(settings: Settings = None, data_folder: DataFolder = None, as_json: Json = False) -> None:
-    """Show who this device is, what is wanted of it, and whether its daemon answers. Exit code 1: it does not."""
+    """Show the device's identity, its configuration, and whether its daemon answers. Exit code 1 if it does not."""
     from edge_daemon.fleet.checking import status as find_status
 
     found = _run(find_status(_loaded(settings, data_folder)))
@@ -74,7 +79,7 @@ def status(settings: Settings = None, data_folder: DataFolder = None, as_json: J
 
 
 def check(settings: Settings = None, data_folder: DataFolder = None) -> None:
-    """Look at all that a start needs: settings, model, certificate, broker. Exit code 1: something is wrong."""
+    """Check everything a start needs: settings, model, certificate, broker. Exit code 1 if something is wrong."""
     from edge_daemon.fleet.checking import check as find
 
     findings = _run(find(_loaded(settings, data_folder)))
@@ -84,7 +89,7 @@ def check(settings: Settings = None, data_folder: DataFolder = None) -> None:
 
 
 def diagnose(settings: Settings = None, data_folder: DataFolder = None) -> None:
-    """Print a bundle (JSON) for who helps. It holds no secrets, no documents and no questions."""
+    """Print a diagnostic bundle (JSON) for support. It contains no secrets, no documents and no questions."""
     from edge_daemon.fleet.checking import diagnosis
 
     typer.echo(json.dumps(_run(diagnosis(_loaded(settings, data_folder))), indent=2))
@@ -93,17 +98,17 @@ def diagnose(settings: Settings = None, data_folder: DataFolder = None) -> None:
 def reset(
     settings: Settings = None,
     data_folder: DataFolder = None,
-    documents: Annotated[bool, typer.Option("--documents", help="Remove the documents too.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    documents: Annotated[bool, typer.Option("--documents", help="Also remove the documents.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")] = False,
 ) -> None:
-    """Forget the identity and what the operator wanted. Documents and models stay, unless --documents."""
+    """Remove the identity and the configuration from the operator. Keep documents, unless --documents, and models."""
     from edge_daemon.fleet.checking import is_running
     from edge_daemon.fleet.identity import IdentityStore
     from edge_daemon.fleet.twin import FILE
 
     loaded = _loaded(settings, data_folder, needs_device=False)
     if _run(is_running(loaded)):
-        _fail("the daemon runs: stop it first")
+        _fail("the daemon is running: stop it first")
     what = "the identity and all documents" if documents else "the identity"
     if not yes and not typer.confirm(f"Forget {what} in {loaded.data_folder}?"):
         raise typer.Exit(1)
@@ -125,7 +130,7 @@ def _remove(path: Path) -> None:
 
 
 def _loaded(settings: Path | None, data_folder: Path | None, *, needs_device: bool = True) -> "EdgeSettings":
-    """The daemon's settings; where no device is needed yet any name does."""
+    """The daemon's settings; a command that needs no device name gets a placeholder."""
     from dragon_runtime.settings import load_settings
     from edge_daemon.settings import EdgeSettings
 

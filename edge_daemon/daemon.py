@@ -1,4 +1,4 @@
-"""The edge daemon: puts the parts of a device together and runs them until it is told to stop."""
+"""The edge daemon: assembles the parts of a device and runs them until it is stopped."""
 
 import asyncio
 import logging
@@ -164,9 +164,9 @@ async def run(settings: EdgeSettings, stopped: asyncio.Event) -> None:
                 await _first_of(stopped, restart)
         except (ModelError, EngineError) as error:
             # A model that came over the network must not keep the device from answering with the one it had.
-            if not twin.refuse_model(f"the wanted model cannot be used: {error}"):
+            if not twin.refuse_model(f"the configured model cannot be used: {error}"):
                 raise
-            logger.warning("the model that the operator wants cannot be used; going on without it: %s", error)
+            logger.warning("the model from the operator cannot be used; continuing without it: %s", error)
 
 
 async def _first_of(*events: asyncio.Event) -> None:

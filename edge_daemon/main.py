@@ -13,19 +13,19 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.callback()
 def edge() -> None:
-    """DRAGON on a device: answers from private documents here and public ones in the cloud."""
+    """DRAGON on a device: answers from private documents on the device and public documents in the cloud."""
 
 
 @app.command()
 def run(
-    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML); else DRAGON_CONFIG.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML); default: DRAGON_CONFIG.")] = None,
     device: Annotated[str | None, typer.Option(help="Name of this device.")] = None,
-    data_folder: Annotated[Path | None, typer.Option(help="Where documents and models are kept.")] = None,
+    data_folder: Annotated[Path | None, typer.Option(help="Folder for documents and models.")] = None,
     host: Annotated[str | None, typer.Option(help="Address of the API.")] = None,
     port: Annotated[int | None, typer.Option(help="Port of the API.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
-    """Run the daemon until SIGTERM. Every setting of docs/settings.md can stand in the file or the environment."""
+    """Run the daemon until SIGTERM. docs/settings.md lists the settings for the file and the environment."""
     # Before numpy is loaded: its threads spin while they wait, which takes a core from the language model.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from dragon_runtime.process.daemon import run_daemon

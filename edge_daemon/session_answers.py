@@ -1,4 +1,4 @@
-"""Answers as sessions: opens one per request, drives it, and tells how it came about."""
+"""Answers as sessions: opens a session per request, drives it, and reports how the answer was written."""
 
 import asyncio
 import logging
@@ -53,7 +53,7 @@ class _Times:
     last: float | None = None
 
     def cost(self, channel: Channel, report: Report) -> AnswerCost:
-        """What the answer took."""
+        """Figures of the answer."""
         num_after_first = report.num_tokens - 1
         took = None if self.first is None or self.last is None else self.last - self.first
         return AnswerCost(
@@ -264,7 +264,7 @@ class SessionAnswers:
 
 
 def _nowhere() -> MemoryChannel:
-    """The channel of a session that asks nobody."""
+    """The channel of a session without a second peer."""
     channel = MemoryChannel()
     channel.connect(MemoryChannel())
     return channel

@@ -1,11 +1,12 @@
-"""The settings of the device's end. How they are loaded is `dragon_runtime.settings`'."""
+"""The settings of the edge daemon. `dragon_runtime.settings` loads them."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 import platformdirs
 from pydantic import Field, SecretStr, model_validator
 
+from dragon_core import limits
 from dragon_core.errors import OurError, SettingsError
 from dragon_runtime.settings import (
     BrokerSettings,
@@ -27,7 +28,7 @@ MIB = 1024 * 1024
 
 
 def default_data_folder() -> Path:
-    """Where a device keeps what is its own when nothing else is said."""
+    """Default folder for the device's own data."""
     return Path(platformdirs.user_data_dir("dragon-edge", appauthor=False))
 
 
@@ -35,20 +36,26 @@ class ApiSettings(SettingsGroup):
     """The HTTP API on the device."""
 
     host: str = Field(
-        default="127.0.0.1", min_length=1, description="Address to listen on; any but loopback needs a key."
+        default="127.0.0.1",
+        min_length=1,
+        description="Address to listen on; any address except loopback requires a key.",
     )
     port: Port = Field(default=8642, description="Port to listen on.")
     api_key_file: UserPath | None = Field(default=None, description="File with the key that requests must carry.")
-    allowed_hosts: Names = Field(default=(), description="Host names accepted in requests besides loopback ones.")
+    allowed_hosts: Names = Field(
+        default=(), description="Host names accepted in requests, in addition to loopback names."
+    )
     allowed_origins: Names = Field(
         default=(), description="Origins of web pages that may call the API, as `https://host:port`."
     )
-    max_document_bytes: int = Field(default=32 * MIB, ge=1, le=1024 * MIB, description="Largest document, in bytes.")
-    max_request_bytes: int = Field(
-        default=4 * MIB, ge=1024, le=1024 * MIB, description="Largest other request, in bytes."
+    max_document_bytes: int = Field(
+        default=32 * MIB, ge=1, le=1024 * MIB, description="Maximum size of a document, in bytes."
     )
-    default_max_tokens: int = Field(
-        default=512, ge=1, le=1_000_000, description="Longest answer, in tokens, when a request names no limit."
+    max_request_bytes: int = Field(
+        default=4 * MIB, ge=1024, le=1024 * MIB, description="Maximum size of any other request, in bytes."
+    )
+    default_max_tokens: Annotated[int, Field(**limits.MAX_TOKENS.keywords())] = Field(
+        default=512, description="Maximum length of an answer, in tokens, if the request sets no limit."
     )
 
     @model_validator(mode="after")
@@ -59,7 +66,7 @@ class ApiSettings(SettingsGroup):
             )
         for origin in self.allowed_origins:
             if "://" not in origin or origin.endswith("/"):
-                raise ValueError(f"allowed_origins: {origin!r} is no origin; write it as https://host:port")
+                raise ValueError(f"allowed_origins: {origin!r} is not an origin; write it as https://host:port")
         return self
 
     def api_key(self) -> SecretStr | None:
@@ -80,21 +87,25 @@ class ApiSettings(SettingsGroup):
 
 
 class SamplingSettings(SettingsGroup):
-    """How tokens are chosen when a request does not say."""
+    """How tokens are chosen if a request does not say."""
 
-    temperature: float = Field(default=0.7, ge=0, le=2, description="0 always takes the likeliest token.")
-    top_p: float = Field(default=1.0, gt=0, le=1, description="Probability mass that is sampled from.")
+    temperature: Annotated[float, Field(**limits.ASKED_TEMPERATURE.keywords())] = Field(
+        default=0.7, description="Sampling temperature; 0 always takes the most likely token."
+    )
+    top_p: Annotated[float, Field(**limits.TOP_P.keywords())] = Field(
+        default=1.0, description="Probability mass to sample from."
+    )
 
 
 class EdgeSettings(PeerSettings):
-    """Everything the edge daemon can be told. Without `device`, the identity it enrolled with says who and where."""
+    """All settings of the edge daemon. Without `device`, device and broker come from the enrolled identity."""
 
     device: TopicName = Field(description="Name of this device at the broker.")
     namespace: TopicName = Field(default="default", description="Namespace of the deployment the device belongs to.")
-    deployment: TopicName = Field(default="dragon", description="Name of that deployment.")
+    deployment: TopicName = Field(default="dragon", description="Name of the deployment the device belongs to.")
     data_folder: UserPath = Field(
         default_factory=default_data_folder,
-        description="Where the device keeps its documents, identity and applied configuration.",
+        description="Folder for the device's documents, identity and applied configuration.",
     )
     model: ModelSettings = Field(default=ModelSettings(), description="The language model.")
     embedding: EmbeddingSettings = Field(default=EmbeddingSettings(), description="The embedding model.")
@@ -107,7 +118,7 @@ class EdgeSettings(PeerSettings):
     @model_validator(mode="before")
     @classmethod
     def _enrolled(cls, given: Any) -> Any:
-        """Fill in what `dragon-edge join` left in the data folder; what is given besides wins key by key."""
+        """Fill in what `dragon-edge join` stored in the data folder; explicitly given keys win one by one."""
         if not isinstance(given, dict) or "device" in given:
             return given
         folder = given.get("data_folder") or default_data_folder()
@@ -137,5 +148,5 @@ class EdgeSettings(PeerSettings):
 
     @property
     def store_folder(self) -> Path:
-        """Where an embedded store lies."""
+        """Folder of the embedded store."""
         return self.store.folder or self.data_folder / "store"

@@ -17,36 +17,58 @@ CHART = Path(__file__).resolve().parent.parent / "charts" / "dragon"
 INTRODUCTION = """\
 # Chart `dragon`
 
-Installs DRAGON's operator and its CustomResourceDefinitions. Needs Kubernetes 1.29 or newer and Helm 3.
+This page is for cluster administrators who install DRAGON with Helm. It answers how to install,
+upgrade, uninstall and test the chart, and what each value means.
 
-    helm install dragon charts/dragon --namespace dragon-system --create-namespace \\
-        --values charts/dragon/values-cpu.yaml
-    kubectl --namespace dragon-system rollout status deployment/dragon-operator
+The chart installs DRAGON's operator and its CustomResourceDefinitions. It needs Kubernetes 1.29 or
+newer and Helm 3.
 
-`values-cpu.yaml` is for machines without a GPU, `values-kind.yaml` for kind and minikube with images that were loaded
-into the node, `values-production.yaml` for a cluster with the Prometheus operator. Values that the schema does not
-know are refused. What comes next is in [operations.md](../../docs/operations.md).
+## Install
+
+```sh run=cluster
+helm install dragon charts/dragon --namespace dragon-system --create-namespace \\
+  --values charts/dragon/values-cpu.yaml
+kubectl --namespace dragon-system rollout status deployment/dragon-operator
+```
+
+| values file | for |
+|---|---|
+| `values-cpu.yaml` | machines without a GPU |
+| `values-kind.yaml` | kind and minikube, with images that were loaded into the node |
+| `values-production.yaml` | a cluster with the Prometheus operator |
+
+Values that the schema does not know are refused. For the next steps see
+[operations.md](../../docs/operations.md).
 
 ## Upgrade, uninstall, reinstall
 
-`helm upgrade` brings the CustomResourceDefinitions up to date with the operator. `helm uninstall` removes the operator
-and leaves the definitions with all resources, and what runs for them (`crds.keep`); the same release name in the same
-namespace takes the definitions over again. Under another name install with `--take-ownership` (Helm 3.17 and newer) or
-with `--set crds.install=false`.
+- `helm upgrade` also updates the CustomResourceDefinitions to match the operator.
+- `helm uninstall` removes the operator. The definitions stay with all resources, and everything
+  that runs for the resources stays too (`crds.keep`).
+- A new install under the same release name in the same namespace adopts the definitions. Under
+  another name, install with `--take-ownership` (Helm 3.17 and newer) or with
+  `--set crds.install=false`.
 
-## Two ways to watch
+## Choose the namespaces to watch
 
-With `watchNamespaces: []` the operator looks after the whole cluster, with a ClusterRole. With a list it has a Role in
-each of these namespaces, which must exist, and one for its lease in its own. What it may do is in `files/rbac.yaml`,
-written from the operator's code.
+- With `watchNamespaces: []` the operator watches the whole cluster, with a ClusterRole.
+- With a list of namespaces, which must exist, the operator has a Role in each of them, and one for
+  its lease in its own namespace.
+
+`files/rbac.yaml` lists the operator's rights. The file is generated from the operator's code.
 
 ## Test
 
-`helm test` enrols a device of its own with the deployment `test.deployment`, which must be Ready and in a namespace
-that is watched, asks a question at the device's API, and fails unless both sides wrote the answer. It removes what it
-made; the pod of a failed test stays, for its log, until the next one:
+```sh not-run="needs a Ready deployment; tests/cluster/test_end_to_end.py runs it"
+helm test dragon --namespace dragon-system --timeout 15m
+```
 
-    helm test dragon --namespace dragon-system --timeout 15m
+`helm test` enrols its own device with the deployment `test.deployment` and asks a question at the
+device's API. The deployment must be Ready and in a namespace that is watched. The test fails unless
+both ends wrote the answer.
+
+The test removes everything that it created. The pod of a failed test stays until the next test, so
+that you can read its log.
 """
 
 VALUES = """\

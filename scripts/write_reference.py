@@ -5,6 +5,7 @@
 
 import re
 import sys
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,16 +28,31 @@ SUMMARY = re.compile(r"(<!-- dragon object: written by scripts/write_reference.p
 INTRODUCTION = """\
 # Settings
 
-Both ends and the operator read their settings at start, each from four places: flags win over environment variables,
-which win over the YAML file (`--settings`, or the variable `DRAGON_CONFIG`), which wins over defaults. Dots in a key
-are nesting in the file: `broker.host` is `host` below `broker`. Lists are `[a, b]` in the file and `a,b` in a variable.
+This page is for administrators of an edge daemon, a cloud peer or the operator. It answers where
+settings come from, and lists every setting with its key, environment variable, value and default.
 
-An unknown key, an unknown variable that starts with `DRAGON_`, or a bad value stops the start with the full path of
-the key. Secrets are read from files or kept out of logs. `weighting`, `max_published_tokens`, `nucleus` and `embedding`
-must be the same at both ends; a session between ends that differ is refused with the field and both values.
+## Sources
 
-In Kubernetes set `enableServiceLinks: false` on the pods: the variables it injects for services whose names begin with
-`dragon-` would otherwise be taken for unknown settings.
+Both ends and the operator read their settings at start. A setting has four sources. The first
+source that sets it wins:
+
+1. command-line flags;
+2. environment variables;
+3. the YAML file that `--settings` or the variable `DRAGON_CONFIG` names;
+4. defaults.
+
+Dots in a key are nesting in the file: `broker.host` is `host` below `broker`. A list is `[a, b]` in
+the file and `a,b` in a variable.
+
+## Rules
+
+- An unknown key, an unknown variable that starts with `DRAGON_`, or a bad value stops the start.
+  The error names the full path of the key.
+- Secrets are read from files or kept out of logs.
+- `weighting`, `max_published_tokens`, `nucleus` and `embedding` must be the same at both ends. A
+  session between ends that differ is refused; the error names the field and both values.
+- In Kubernetes, set `enableServiceLinks: false` on the pods. Otherwise the variables that
+  Kubernetes injects for services whose names begin with `dragon-` are taken for unknown settings.
 
 This page is written by `scripts/write_reference.py`.
 """
@@ -46,9 +62,12 @@ UNCHECKED = frozenset({"apiVersion", "kind", "metadata"})
 RESOURCES_INTRODUCTION = """\
 # Resources
 
-What a platform team applies and a fleet operator looks at. Group and version: `dragon-rag.io/v1alpha1`. The API server
-checks every field and rule below and fills in the defaults. What conditions mean and what to do about each is in
-[operations.md](operations.md); the HTTP API of a device is in [http-api.md](http-api.md).
+This page is for platform teams who apply DRAGON's resources and for operators who watch a fleet. It
+lists every field of `DragonDeployment` and `EdgeDevice` with its value, default and meaning.
+
+Group and version are `dragon-rag.io/v1alpha1`. The API server checks every field and rule below and
+fills in the defaults. [operations.md](operations.md) explains the conditions and what to do about
+each. [http-api.md](http-api.md) describes the HTTP API of a device.
 
 This page is written from `crds/` by `scripts/write_reference.py`.
 """
@@ -97,15 +116,22 @@ def _describe(crd: dict[str, Any]) -> str:
     subresources = ", ".join(sorted(version["subresources"]))
     lines = [
         f"\n## {names['kind']} (`{names['shortNames'][0]}`)\n",
-        f"{schema['description']}\n",
-        f"Columns of `kubectl get {names['shortNames'][0]}`: {columns}. Subresources: {subresources}.\n",
+        _filled(f"{schema['description']}\n"),
+        _filled(f"Columns of `kubectl get {names['shortNames'][0]}`: {columns}. Subresources: {subresources}.\n"),
         "| field | value | default | meaning |",
         "|---|---|---|---|",
         *(_row(path, field, is_required=required) for path, field, required in _fields(schema)),
-        "\nRules:\n",
-        *(f"- `{path or 'the whole'}`: {rule['message']}." for path, rule in _rules(schema)),
+        "\nThe API server also checks these rules:\n",
+        "| field | rule |",
+        "|---|---|",
+        *(f"| `{path or 'metadata'}` | {rule['message']} |" for path, rule in _rules(schema)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _filled(text: str) -> str:
+    """A paragraph with lines of at most 100 columns."""
+    return textwrap.fill(text, 100, break_long_words=False, break_on_hyphens=False) + "\n"
 
 
 def _fields(schema: dict[str, Any], path: str = "") -> Iterator[tuple[str, dict[str, Any], bool]]:

@@ -76,6 +76,7 @@ class PairEnd:
         if self.is_gone:
             return []
         effects = self.session.receive(event, self.pair.time.now)
+        self.session.check_integrity()
         self.pair.perform(self, effects)
         return effects
 
@@ -184,7 +185,7 @@ class PeerPair:
                     end.closed = self.closed[end.peer] = effect
 
     def _replica(self, name: str) -> PairEnd:
-        replica = PairEnd(self, Peer.OTHER, name, Session(Peer.OTHER, replace(self.settings, replica=name)))
+        replica = PairEnd(self, Peer.OTHER, name, Session.await_open(replace(self.settings, replica=name)))
         self.time.sleepers.append(replica)
         return replica
 
@@ -241,9 +242,8 @@ class PeerPair:
             return False
         wire = Wire(LinkEstimate())
         wire.unseal(opened.envelope, self.now)
-        wire.term = opened.envelope.term
         refused = Refused(reason="all slots are taken", retry_after_seconds=self.schedule.retry_after_seconds)
-        self._transmit(replica, self.opener, wire.seal(refused, self.now))
+        self._transmit(replica, self.opener, wire.seal(refused, term=opened.envelope.term, now=self.now))
         return True
 
     def _prepared(self, end: PairEnd) -> None:

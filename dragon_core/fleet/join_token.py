@@ -10,6 +10,7 @@ from typing import Annotated
 
 import msgspec
 
+from dragon_core import limits
 from dragon_core.errors import OurError
 from dragon_core.topics import require_device_name, require_name
 
@@ -19,7 +20,7 @@ MAX_TOKEN_CHARACTERS = 32_768
 _SUM_BYTES = 6
 
 _Name = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
-_Port = Annotated[int, msgspec.Meta(ge=1, le=65_535)]
+_Port = Annotated[int, msgspec.Meta(**limits.PORT.keywords())]
 
 
 class JoinToken(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""What a device and the operator tell each other: presence, twin, link, enrolment (docs/protocol.md). Pure.
+"""What a device and the operator tell each other: presence, twin, link, enrolment (docs/protocol-fleet.md). Pure.
 
 JSON on the wire: these messages are few, some are retained, and people read them. The times in them are Unix seconds.
 """
@@ -9,8 +9,9 @@ from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
+from dragon_core import limits
 from dragon_core.errors import PeerError
-from dragon_core.types import CouplingKind, WeightingRule
+from dragon_core.types import CouplingKind, Weighting
 
 FLEET_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 1024
@@ -21,7 +22,7 @@ Short = Annotated[str, msgspec.Meta(max_length=128)]
 MAX_PEM_CHARACTERS = 8192
 Pem = Annotated[str, msgspec.Meta(max_length=MAX_PEM_CHARACTERS)]
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
-Seconds = Annotated[float, msgspec.Meta(ge=0, le=86_400)]
+Seconds = Annotated[float, msgspec.Meta(**limits.SECONDS.keywords())]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
 Version = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")]
@@ -31,9 +32,9 @@ Side = Literal["edge", "cloud"]
 class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """Used when a request does not say."""
 
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    temperature: Annotated[float, msgspec.Meta(**limits.ASKED_TEMPERATURE.keywords())] | None = None
+    top_p: Annotated[float, msgspec.Meta(**limits.TOP_P.keywords())] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(**limits.MAX_TOKENS.keywords())] | None = None
 
 
 class DeviceModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -43,32 +44,23 @@ class DeviceModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
 
 
-class AgreedWeighting(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """How contexts are weighed at both ends (docs/protocol.md); `beta` None: the rule's own."""
-
-    rule: WeightingRule
-    temperature: Annotated[float, msgspec.Meta(gt=0, le=100)]
-    beta: Annotated[float, msgspec.Meta(ge=0, le=100)] | None = None
-    gamma: Annotated[float, msgspec.Meta(ge=0, le=100)]
-
-
 class Aggregation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """What an answer is computed with at both ends: with other values than the cloud peers' a device is refused."""
 
     coupling: CouplingKind
-    weighting: AgreedWeighting
-    max_published_tokens: Annotated[int, msgspec.Meta(ge=1, le=1024)]
-    nucleus: Annotated[float, msgspec.Meta(gt=0, le=1)]
-    num_passages: Annotated[int, msgspec.Meta(ge=0, le=64)]
-    passages_per_context: Annotated[int, msgspec.Meta(ge=1, le=64)]
+    weighting: Weighting
+    max_published_tokens: Annotated[int, msgspec.Meta(**limits.MAX_PUBLISHED_TOKENS.keywords())]
+    nucleus: Annotated[float, msgspec.Meta(**limits.NUCLEUS.keywords())]
+    num_passages: Annotated[int, msgspec.Meta(**limits.NUM_PASSAGES.keywords())]
+    passages_per_context: Annotated[int, msgspec.Meta(**limits.PASSAGES_PER_CONTEXT.keywords())]
 
 
 class Configuration(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
     """What is wanted of a device; None leaves a thing to the device's own settings."""
 
     aggregation: Aggregation | None = None
-    window: Annotated[int, msgspec.Meta(ge=1, le=1024)] | None = None
-    branches: Annotated[int, msgspec.Meta(ge=1, le=16)] | None = None
+    window: Annotated[int, msgspec.Meta(**limits.WINDOW.keywords())] | None = None
+    branches: Annotated[int, msgspec.Meta(**limits.BRANCHES.keywords())] | None = None
     placement: Literal["auto", "edge", "cloud"] | None = None
     model: DeviceModel | None = None
     sampling: SamplingDefaults | None = None

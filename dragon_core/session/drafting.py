@@ -1,18 +1,14 @@
 """When a peer drafts ahead, and how far. Owns the draft tree; settles nothing."""
 
-import math
 from collections.abc import Sequence
 
 from dragon_core.couplings.coupling import Coupling
 from dragon_core.drafts import OwnDrafts, OwnFrame
 from dragon_core.errors import OurError
 from dragon_core.messages import Counters
+from dragon_core.pace import Pace
 from dragon_core.types import Command, Guess, Peer, Published, Step
 
-SMOOTHING = 0.1
-PRIOR_HIT_RATE = 0.8
-WINDOW_SLACK = 2
-"""Frames past one round trip: one being made at each end."""
 MAX_GUESSES = 2
 BRANCH_GAP_NAT = 0.15
 """A second guess is followed when it scores within this of the best: about every second such position is a miss."""
@@ -35,14 +31,10 @@ class Drafting:
     ) -> None:
         self._us = us
         self.coupling = coupling
-        self._window = window
-        self._branches = branches
         self._max_tokens = max_tokens
         self._end_ids = end_ids
-        self.decode_seconds = decode_seconds
+        self._pace = Pace(window=window, decode_seconds=decode_seconds)
         self.tree = OwnDrafts(settled, max_branches=branches)
-        self._hit_rate = PRIOR_HIT_RATE
-        self._wait_seconds: float | None = None
         self._num_positions = 0
         self._num_hits = 0
         self._max_window_used = 0
@@ -76,11 +68,7 @@ class Drafting:
             is_hit = self._guesses(frame, frame.step)[0].token == token
             self._num_positions += 1
             self._num_hits += is_hit
-            self._hit_rate += SMOOTHING * (is_hit - self._hit_rate)
-            wait = now - frame.made_at
-            self._wait_seconds = (
-                wait if self._wait_seconds is None else (self._wait_seconds + SMOOTHING * (wait - self._wait_seconds))
-            )
+            self._pace.note(is_hit=is_hit, waited_seconds=now - frame.made_at)
         self.tree.advance(token)
 
     def extend(self, *, now: float, rtt_seconds: float | None) -> float | None:
@@ -90,9 +78,9 @@ class Drafting:
         """
         self.tree.feed_targets()
         next_position = self.tree.next_position
-        limit = next_position + self._effective_window(rtt_seconds) - 1
+        limit = next_position + self._pace.window(rtt_seconds) - 1
         again_at: float | None = None
-        patience = self._patience_seconds()
+        patience = self._pace.patience_seconds()
         for leaf in self.tree.leaves():
             position = leaf.position + 1
             if position > limit or position >= self._max_tokens or leaf.step is None:
@@ -127,13 +115,3 @@ class Drafting:
         if not frame.guesses:
             frame.guesses = self.coupling.guesses(frame.position, step.published, MAX_GUESSES, self._us)
         return frame.guesses
-
-    def _effective_window(self, rtt_seconds: float | None) -> int:
-        if rtt_seconds is None or self.decode_seconds <= 0:
-            return self._window
-        return min(self._window, math.ceil(rtt_seconds / self.decode_seconds) + WINDOW_SLACK)
-
-    def _patience_seconds(self) -> float:
-        """How long to wait for the target before guessing: a wrong guess costs a step, a late one the wait."""
-        cost = (1.0 - self._hit_rate) * self.decode_seconds
-        return cost if self._wait_seconds is not None and self._wait_seconds <= cost else 0.0

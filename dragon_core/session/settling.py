@@ -3,7 +3,6 @@
 import math
 from dataclasses import dataclass
 
-from dragon_core.couplings.coupling import Coupling
 from dragon_core.drafts import TheirDrafts
 from dragon_core.messages import TargetDetail
 from dragon_core.mixture import dropped_bound
@@ -27,20 +26,40 @@ class Fixed:
     is_degraded: bool
 
 
-@dataclass(slots=True)
-class Alone:
-    """The opener goes on from `start` without the other's frames until one arrives for `mix_position` or later.
+@dataclass(frozen=True, slots=True)
+class Unheard:
+    """The opener has gone on without the other's frames since `start`, and nobody has answered in this term."""
 
-    `is_heard`: the other has answered in this term, so waiting for its frame makes sense, until `mix_deadline`: its
-    model has to take in what was fixed without it, which takes at most `catch_up_seconds`.
+    start: int
+    num_attempts: int = 0
+    """How often the other's frames were waited for in vain."""
+
+
+@dataclass(frozen=True, slots=True)
+class Expecting:
+    """The other is there again: the opener goes on alone up to `mix_position`, from where its frames are waited for.
+
+    Its model has to take in what was fixed without it, which takes at most `catch_up_seconds`.
     """
 
     start: int
-    is_heard: bool = False
-    mix_position: int | None = None
-    catch_up_seconds: float = 0.0
-    mix_deadline: float | None = None
-    num_attempts: int = 0
+    num_attempts: int
+    mix_position: int
+    catch_up_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting:
+    """Nothing is fixed alone at `mix_position` and after it until `deadline`."""
+
+    start: int
+    num_attempts: int
+    mix_position: int
+    deadline: float
+
+
+Alone = Unheard | Expecting | Waiting
+"""How the opener goes on after a takeover, until a token is fixed from both frames again."""
 
 
 class Settling:
@@ -67,17 +86,36 @@ class Settling:
         """Take the authority with none of the other's frames."""
         self.aggregator = self._us
         self.theirs.clear()
-        before = self.alone or Alone(self._answer.next_position)
-        self.alone = Alone(before.start, num_attempts=before.num_attempts)
+        before = self.alone or Unheard(self._answer.next_position)
+        self.alone = Unheard(before.start, before.num_attempts)
 
-    def expect_frames(self, alone: Alone, *, rtt_seconds: float | None, decode_seconds: float) -> None:
+    @property
+    def is_unheard(self) -> bool:
+        """Whether we are alone and nobody has answered yet."""
+        return isinstance(self.alone, Unheard)
+
+    @property
+    def mix_position(self) -> int | None:
+        """From where on the other's frames are wanted again."""
+        return self.alone.mix_position if isinstance(self.alone, Expecting | Waiting) else None
+
+    @property
+    def mix_deadline(self) -> float | None:
+        """Until when they are waited for."""
+        return self.alone.deadline if isinstance(self.alone, Waiting) else None
+
+    def expect_frames(self, *, rtt_seconds: float | None, decode_seconds: float) -> None:
         """The other is there again: choose from which position on frames are waited for, and how long."""
+        if not isinstance(self.alone, Unheard):
+            return
+        start, num_attempts = self.alone.start, self.alone.num_attempts
         steps = math.ceil((rtt_seconds or 0.0) / decode_seconds) if decode_seconds > 0 else 0
-        margin = min(MAX_MIX_MARGIN, (steps + MIX_MARGIN) * 2 ** min(alone.num_attempts, 4))
-        alone.is_heard, alone.mix_position, alone.mix_deadline = True, self._answer.next_position + margin, None
-        alone.catch_up_seconds = min(MAX_CATCH_UP_SECONDS, (alone.mix_position - alone.start) * decode_seconds)
+        margin = min(MAX_MIX_MARGIN, (steps + MIX_MARGIN) * 2 ** min(num_attempts, 4))
+        mix_position = self._answer.next_position + margin
+        catch_up_seconds = min(MAX_CATCH_UP_SECONDS, (mix_position - start) * decode_seconds)
+        self.alone = Expecting(start, num_attempts, mix_position, catch_up_seconds)
 
-    def next_fixed(self, drafting: Drafting, coupling: Coupling, *, now: float, stall_seconds: float) -> Fixed | None:
+    def next_fixed(self, drafting: Drafting, *, now: float, stall_seconds: float) -> Fixed | None:
         """The token of the next position, or None while something is missing."""
         position = self._answer.next_position
         ours = drafting.published_at(position)
@@ -86,28 +124,30 @@ class Settling:
         frame = self.theirs.current
         theirs = frame.published if frame is not None else None
         opener, other = (ours, theirs) if self._us is Peer.OPENER else (theirs, ours)
-        settled = coupling.settle(position, opener, other)
+        settled = drafting.coupling.settle(position, opener, other)
         if settled is not None:
             if theirs is not None:
                 self.alone = None
             return Fixed(settled, self._detail(settled, opener, other), is_degraded=False)
-        if self.alone is None or self._must_wait(self.alone, position, now=now, stall_seconds=stall_seconds):
+        if self.alone is None:
+            return None
+        self.alone = _at(self.alone, position, now=now, stall_seconds=stall_seconds)
+        if isinstance(self.alone, Waiting):
             return None
         return Fixed(Settled(token=drafting.guess()), None, is_degraded=True)
-
-    def _must_wait(self, alone: Alone, position: int, *, now: float, stall_seconds: float) -> bool:
-        if not alone.is_heard or alone.mix_position is None or position < alone.mix_position:
-            return False
-        if alone.mix_deadline is None:
-            alone.mix_deadline = now + stall_seconds + alone.catch_up_seconds
-        if now < alone.mix_deadline:
-            return True
-        alone.is_heard, alone.mix_position, alone.mix_deadline = False, None, None
-        alone.num_attempts += 1
-        return False
 
     @staticmethod
     def _detail(settled: Settled, opener: Published | None, other: Published | None) -> TargetDetail | None:
         if opener is None or other is None:
             return None
         return detail_of(settled, dropped_bound(opener, other))
+
+
+def _at(alone: Alone, position: int, *, now: float, stall_seconds: float) -> Alone:
+    """How the opener stands when it comes to a position without the other's frame."""
+    if isinstance(alone, Expecting) and position >= alone.mix_position:
+        deadline = now + stall_seconds + alone.catch_up_seconds
+        alone = Waiting(alone.start, alone.num_attempts, alone.mix_position, deadline)
+    if isinstance(alone, Waiting) and now >= alone.deadline:
+        return Unheard(alone.start, alone.num_attempts + 1)
+    return alone

@@ -22,6 +22,7 @@ from dragon_runtime.interfaces import (
     StepListener,
 )
 from dragon_runtime.settings.groups import ProtocolSettings
+from dragon_runtime.settings.spellings import fingerprint_fields
 
 logger = logging.getLogger(__name__)
 
@@ -44,20 +45,14 @@ class Preparation:
         self._retriever = retriever
         self._protocol = protocol
         self._template = PromptTemplate(engine.chat_template, bos_text=engine.bos_text, eos_text=engine.eos_text)
-        weighting = protocol.weighting.to_weighting()
-        self._weighting = weighting
+        self._weighting = protocol.weighting.to_weighting()
         self.fingerprint = Fingerprint(
             vocabulary=vocabulary_fingerprint(engine.vocabulary),
             template=self._template.digest,
             embedding=embedder.name,
             embedding_dimension=embedder.dimension,
             embedding_revision=embedder.revision,
-            weighting_rule=weighting.rule,
-            weighting_temperature=weighting.temperature,
-            weighting_beta=weighting.effective_beta,
-            weighting_gamma=weighting.gamma,
-            max_published_tokens=protocol.max_published_tokens,
-            nucleus=protocol.nucleus,
+            **fingerprint_fields(protocol),
         )
 
     def with_protocol(self, protocol: ProtocolSettings) -> "Preparation":

@@ -16,7 +16,7 @@ class SchemaPart(BaseModel):
 
 
 class BothSides(SchemaPart):
-    """A number of each end; null where nothing was counted."""
+    """One number per end; null if nothing was counted."""
 
     edge: float | None = Field(description="Of the edge peer.")
     cloud: float | None = Field(description="Of the cloud peer.")
@@ -40,42 +40,46 @@ class DroppedMass(SchemaPart):
     """Bound on how far the mixture was from the uncut one, total variation per position."""
 
     mean: float = Field(description="Mean over the positions where both frames were present.")
-    max: float = Field(description="Largest of them.")
+    max: float = Field(description="Maximum over the same positions.")
 
 
 class DocumentShare(SchemaPart):
-    """A document the answer came from."""
+    """A document with a share in the answer."""
 
-    id: str = Field(description="The document's id; of a cloud document its public id.")
-    name: str | None = Field(description="Name of a document of this device; null for the cloud's.")
-    side: Side = Field(description="Whose document it is.")
-    share: float = Field(description="Mean part in the tokens, over the positions where both frames were present.")
+    id: str = Field(description="Id of the document; for a cloud document, its public id.")
+    name: str | None = Field(description="Name of the document; null for a cloud document.")
+    side: Side = Field(description="End that holds the document.")
+    share: float = Field(description="Mean share in the tokens, over the positions where both frames were present.")
 
 
 class DragonSummary(SchemaPart):
-    """How an answer came about."""
+    """How an answer was written."""
 
-    mode: Literal["both", "edge_only"] = Field(description="Whether the cloud was asked at all.")
+    mode: Literal["both", "edge_only"] = Field(description="Whether the cloud was asked.")
     seed: int = Field(description="Seed of the answer: the same request with it gives the same answer.")
     placement: Side = Field(description="The end that aggregated last.")
     coupling: CouplingKind = Field(description="How tokens were chosen.")
-    weighting: WeightingRule = Field(description="How contexts were weighed.")
+    weighting: WeightingRule = Field(description="How contexts were weighted.")
     num_tokens: int = Field(ge=0, description="Tokens of the answer, the end token included.")
-    degraded_tokens: int = Field(ge=0, description="Tokens written by the edge alone because the cloud did not answer.")
-    mixed_tokens: int = Field(ge=0, description="Tokens settled from the frames of both ends.")
-    hit_rate: BothSides = Field(description="Part of its guesses that became the token.")
-    shares: BothSides = Field(description="Mean part in the tokens settled from both frames; they add up to 1.")
-    documents: tuple[DocumentShare, ...] = Field(description="Documents with a part in the answer, largest first.")
-    dropped_mass: DroppedMass | None = Field(description="What cutting distributions may have changed.")
-    bytes: BytesSent = Field(description="What crossed between the ends.")
-    bytes_per_token: float = Field(ge=0, description="Bytes of both directions per token.")
-    wasted_steps: WastedSteps = Field(description="Work that misses threw away.")
-    first_token_seconds: float | None = Field(description="From the request to the first token.")
+    degraded_tokens: int = Field(
+        ge=0, description="Tokens written by the edge peer alone because the cloud did not answer."
+    )
+    mixed_tokens: int = Field(ge=0, description="Tokens fixed from the frames of both ends.")
+    hit_rate: BothSides = Field(description="Share of an end's drafts that became the token.")
+    shares: BothSides = Field(description="Mean share in the tokens fixed from both frames; the two add up to 1.")
+    documents: tuple[DocumentShare, ...] = Field(description="Documents with a share in the answer, largest first.")
+    dropped_mass: DroppedMass | None = Field(
+        description="Bound on the distance between the mixture and the uncut one, in total variation."
+    )
+    bytes: BytesSent = Field(description="Bytes sent between the ends, without transport overhead.")
+    bytes_per_token: float = Field(ge=0, description="Bytes in both directions per token.")
+    wasted_steps: WastedSteps = Field(description="Steps of the language models discarded because of misses.")
+    first_token_seconds: float | None = Field(description="Time from the request to the first token.")
     seconds_per_token: float | None = Field(description="Mean time between tokens after the first.")
-    rtt_seconds: float | None = Field(description="Round trip to the cloud peer, smoothed.")
-    window: int = Field(ge=1, description="Most positions an end could publish ahead.")
-    max_window_used: int = Field(ge=0, description="Most it did.")
-    takeovers: int = Field(ge=0, description="How often the edge went on alone.")
+    rtt_seconds: float | None = Field(description="Smoothed round-trip time to the cloud peer.")
+    window: int = Field(ge=1, description="Maximum number of positions an end could publish ahead.")
+    max_window_used: int = Field(ge=0, description="Largest number of positions published ahead.")
+    takeovers: int = Field(ge=0, description="How often the edge peer continued alone.")
 
 
 def field_rows(part: type[BaseModel], prefix: str = "") -> list[str]:

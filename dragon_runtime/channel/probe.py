@@ -75,7 +75,7 @@ class CloudProbe:
         wire = Wire(link)
         channel = self._create(secrets.token_hex(16))
         try:
-            channel.send_open(codec.encode(wire.seal(Probe(), loop.time())))
+            channel.send_open(codec.encode(wire.seal(Probe(), now=loop.time())))
             async with asyncio.timeout(ANSWER_SECONDS):
                 while isinstance(frame := await channel.receive(), LinkRestored):
                     pass
@@ -95,5 +95,5 @@ def answer_probe(envelope: Envelope, channel: Channel, *, now: float) -> None:
     """Send a probe back to where it came from."""
     wire = Wire(LinkEstimate())
     wire.unseal(envelope, now)
-    channel.send(codec.encode(wire.seal(Probe(), now)))
+    channel.send(codec.encode(wire.seal(Probe(), now=now)))
     channel.close()

@@ -11,6 +11,7 @@ from typing import Annotated, Self
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, field_validator, model_validator
 
+from dragon_core import limits
 from dragon_core.errors import SettingsError
 from dragon_core.topics import NAME_PATTERN
 from dragon_core.types import CouplingKind, Cut, Peer, Weighting, WeightingRule
@@ -67,7 +68,7 @@ def _split(value: object) -> object:
 
 UserPath = Annotated[Path, BeforeValidator(_expanded)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_split)]
-Port = Annotated[int, Field(ge=1, le=65_535)]
+Port = Annotated[int, Field(**limits.PORT.keywords())]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 TopicName = Annotated[str, Field(min_length=1, max_length=63, pattern=f"^{NAME_PATTERN}$")]
 
@@ -76,38 +77,50 @@ class WeightingSettings(SettingsGroup):
     """How the weight of a context comes about (docs/protocol.md)."""
 
     rule: WeightingRule = Field(
-        default=WeightingRule.EVIDENCE, description="Weighting rule; both ends must have the same."
+        default=WeightingRule.EVIDENCE, description="Weighting rule; must be the same at both ends."
     )
-    temperature: float = Field(default=0.1, gt=0, le=100, description="Tau of the relevance rule.")
-    beta: float | None = Field(
-        default=None, ge=0, le=100, description="Beta of evidence (default 0.5) and contrast (default 0.25)."
+    temperature: Annotated[float, Field(**limits.WEIGHTING_TEMPERATURE.keywords())] = Field(
+        default=0.1, description="Temperature (tau) of the relevance rule."
     )
-    gamma: float = Field(default=0.5, ge=0, le=100, description="Gamma of the contrast rule.")
+    beta: Annotated[float, Field(**limits.WEIGHTING_BETA.keywords())] | None = Field(
+        default=None, description="Beta of the rules evidence (default 0.5) and contrast (default 0.25)."
+    )
+    gamma: Annotated[float, Field(**limits.WEIGHTING_GAMMA.keywords())] = Field(
+        default=0.5, description="Gamma of the contrast rule."
+    )
 
     def to_weighting(self) -> Weighting:
         """The core's value of the same name."""
-        return Weighting(rule=self.rule, temperature=self.temperature, beta=self.beta, gamma=self.gamma)
+        return Weighting(**self.model_dump())
 
 
 class ProtocolSettings(SettingsGroup):
     """What an answer is computed with. Both ends must agree on weighting, `max_published_tokens` and `nucleus`."""
 
-    window: int = Field(
-        default=32, ge=1, le=1024, description="Most positions published past the last target (1: in step)."
+    window: Annotated[int, Field(**limits.WINDOW.keywords())] = Field(
+        default=32, description="Maximum number of positions published past the last target; 1: in step."
     )
-    branches: int = Field(default=2, ge=1, le=16, description="Guesses followed at once.")
-    max_published_tokens: int = Field(default=64, ge=1, le=1024, description="Most tokens of a published distribution.")
-    nucleus: float = Field(
-        default=0.99, gt=0, le=1, description="Probability mass a published distribution keeps at least."
+    branches: Annotated[int, Field(**limits.BRANCHES.keywords())] = Field(
+        default=2, description="Number of alternative drafts followed at once."
     )
-    weighting: WeightingSettings = Field(default=WeightingSettings(), description="How contexts are weighed.")
-    coupling: CouplingKind = Field(default=CouplingKind.SHARED_NOISE, description="How a token is chosen and guessed.")
+    max_published_tokens: Annotated[int, Field(**limits.MAX_PUBLISHED_TOKENS.keywords())] = Field(
+        default=64, description="Maximum number of tokens in a published distribution."
+    )
+    nucleus: Annotated[float, Field(**limits.NUCLEUS.keywords())] = Field(
+        default=0.99, description="Minimum probability mass that a published distribution keeps."
+    )
+    weighting: WeightingSettings = Field(default=WeightingSettings(), description="How contexts are weighted.")
+    coupling: CouplingKind = Field(default=CouplingKind.SHARED_NOISE, description="How tokens are chosen and drafted.")
     placement: PlacementChoice = Field(
         default=PlacementChoice.AUTO,
-        description="Which end aggregates; edge also keeps every distribution on the device.",
+        description="End that aggregates; `edge` also keeps every distribution on the device.",
     )
-    num_passages: int = Field(default=2, ge=0, le=64, description="Passages retrieved for an answer at each end.")
-    passages_per_context: int = Field(default=2, ge=1, le=64, description="Passages one context is prompted with.")
+    num_passages: Annotated[int, Field(**limits.NUM_PASSAGES.keywords())] = Field(
+        default=2, description="Passages retrieved at each end for one answer."
+    )
+    passages_per_context: Annotated[int, Field(**limits.PASSAGES_PER_CONTEXT.keywords())] = Field(
+        default=2, description="Passages in the prompt of one context."
+    )
 
     @property
     def cut(self) -> Cut:
@@ -124,25 +137,23 @@ class ModelSettings(SettingsGroup):
     """The language model of this end."""
 
     path: UserPath | None = Field(
-        default=None, description="A GGUF file on this machine. Neither path nor url: the bundled one."
+        default=None, description="GGUF file on this machine. If path and url are unset, the bundled model is used."
     )
     url: str | None = Field(
         default=None,
         pattern=r"^(https?|oci)://",
-        description="Where to get the GGUF file from once, an address or oci://HOST/REPOSITORY; needs sha256.",
+        description="Location to fetch the GGUF file from, once: an address or oci://HOST/REPOSITORY; needs sha256.",
     )
-    sha256: Sha256 | None = Field(default=None, description="Digest of the file, checked before it is loaded.")
-    context_length: int = Field(
-        default=2048, ge=128, le=1_048_576, description="Tokens of one sequence, prompt and answer."
+    sha256: Sha256 | None = Field(default=None, description="Digest of the file, checked before the file is loaded.")
+    context_length: Annotated[int, Field(**limits.CONTEXT_LENGTH.keywords())] = Field(
+        default=2048, description="Tokens in one sequence, prompt and answer together."
     )
-    num_threads: int | None = Field(
-        default=None, ge=1, le=1024, description="Threads of a decode; unset: the cores of this machine less one."
+    num_threads: Annotated[int, Field(**limits.NUM_THREADS.keywords())] | None = Field(
+        default=None, description="Threads per decode; unset: the cores of this machine minus one."
     )
-    num_sequences: int = Field(
+    num_sequences: Annotated[int, Field(**limits.NUM_SEQUENCES.keywords())] = Field(
         default=8,
-        ge=1,
-        le=256,
-        description="Sequences of all sessions together; one needs (contexts + bare prompt) x branches.",
+        description="Sequences for all sessions together; a session needs (contexts + bare prompt) x branches.",
     )
 
     @model_validator(mode="after")
@@ -166,15 +177,16 @@ class StoreSettings(SettingsGroup):
     """Where this end keeps its documents: a folder of its own, or a Milvus server."""
 
     folder: UserPath | None = Field(
-        default=None, description="Folder of an embedded store; unset and no uri: in data_folder."
+        default=None,
+        description="Folder of an embedded store. If folder and uri are unset, the store is in data_folder.",
     )
     uri: str | None = Field(default=None, pattern=r"^https?://", description="Address of a Milvus server.")
     token: SecretStr | None = Field(default=None, description="`user:password` of the Milvus server.")
     former_tokens: SecretStr | None = Field(
         default=None,
-        description="Former ones, one in a line: a server that still takes one is given the password of `token`.",
+        description="Former tokens, one per line. A server that still accepts one gets the password of `token`.",
     )
-    tls: bool = Field(default=False, description="Whether the server is spoken to over TLS.")
+    tls: bool = Field(default=False, description="Whether to connect to the server over TLS.")
 
     @model_validator(mode="after")
     def _one_place(self) -> Self:
@@ -199,7 +211,9 @@ class BrokerSettings(SettingsGroup):
 
     host: str = Field(default="127.0.0.1", min_length=1, description="Name or address of the broker.")
     port: Port = Field(default=1883, description="Port of the broker; 8883 is usual with TLS.")
-    ca_file: UserPath | None = Field(default=None, description="PEM file of the authority to trust; set: TLS is used.")
+    ca_file: UserPath | None = Field(
+        default=None, description="PEM file of the authority to trust. If set, TLS is used."
+    )
     certificate_file: UserPath | None = Field(default=None, description="PEM certificate of this end, for mutual TLS.")
     key_file: UserPath | None = Field(default=None, description="PEM key of that certificate.")
     username: str | None = Field(default=None, min_length=1, description="User name at the broker.")
@@ -229,9 +243,13 @@ class TritonSettings(SettingsGroup):
     """A Triton server that hosts the language model and the embedding model, instead of this process."""
 
     address: str | None = Field(
-        default=None, pattern=r"^[^/\s]+:[0-9]+$", description="`host:port` of its gRPC service; unset: no Triton."
+        default=None,
+        pattern=r"^[^/\s]+:[0-9]+$",
+        description="`host:port` of Triton's gRPC service; unset: Triton is not used.",
     )
-    ca_file: UserPath | None = Field(default=None, description="PEM file of the authority to trust; set: TLS is used.")
+    ca_file: UserPath | None = Field(
+        default=None, description="PEM file of the authority to trust. If set, TLS is used."
+    )
     certificate_file: UserPath | None = Field(default=None, description="PEM certificate of this end, for mutual TLS.")
     key_file: UserPath | None = Field(default=None, description="PEM key of that certificate.")
 
@@ -249,7 +267,9 @@ class LogSettings(SettingsGroup):
     """What is logged, and how."""
 
     level: LogLevel = Field(default=LogLevel.INFO, description="Least severe level that is logged.")
-    format: LogFormat = Field(default=LogFormat.TEXT, description="Lines for people, or one JSON object per line.")
+    format: LogFormat = Field(
+        default=LogFormat.TEXT, description="`text`: readable lines; `json`: one JSON object per line."
+    )
 
     @field_validator("level", "format", mode="before")
     @classmethod

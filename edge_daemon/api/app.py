@@ -1,4 +1,4 @@
-"""Puts the API together, and serves it for as long as a scope lasts."""
+"""Assembles the API, and serves it while a scope lasts."""
 
 import asyncio
 import contextlib
@@ -55,7 +55,7 @@ def create_app(
 
 
 def request_defaults(sampling: SamplingSettings, api: ApiSettings) -> RequestDefaults:
-    """What settings say of requests that do not."""
+    """Defaults from the settings for requests that do not say."""
     return RequestDefaults(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=api.default_max_tokens)
 
 

@@ -30,7 +30,7 @@ STREAM_HEADERS = [
 DONE = b"data: [DONE]\n\n"
 STOPPING = Problem(
     status=HTTPStatus.SERVICE_UNAVAILABLE,
-    message="the device is shutting down: ask again when it is back",
+    message="the device is shutting down: ask again after its restart",
     code="shutting_down",
     headers={"Retry-After": "5"},
 )

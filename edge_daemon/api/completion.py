@@ -41,7 +41,7 @@ class Pieces:
         return self._piece(self._decoder.decode(token.text_bytes))
 
     def finish(self) -> Piece | None:
-        """What a character that never became complete leaves: a replacement character."""
+        """The rest: a replacement character for a character that never became complete."""
         return self._piece(self._decoder.decode(b"", final=True))
 
     def _piece(self, text: str) -> Piece | None:
@@ -54,7 +54,7 @@ class Pieces:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Completion:
-    """What all bodies of one completion share."""
+    """Fields that all bodies of one completion share."""
 
     completion_id: str
     created: int
@@ -73,7 +73,7 @@ class Completion:
         return body
 
     def last_chunk(self, summary: AnswerSummary) -> Body:
-        """Why the answer ended, and how it came about."""
+        """The finish reason, and how the answer was written."""
         body = self._chunk({}, finish_reason=summary.finish_reason)
         body["dragon"] = summary.dragon.model_dump(mode="json")
         return body

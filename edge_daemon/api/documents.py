@@ -1,4 +1,4 @@
-"""/v1/documents: add, list, look at, search and remove the device's private documents."""
+"""/v1/documents: add, list, show, search and remove the device's private documents."""
 
 import unicodedata
 from dataclasses import dataclass

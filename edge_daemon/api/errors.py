@@ -61,7 +61,7 @@ class Problem:
 
 
 def problem_of(error: DragonError) -> Problem:
-    """What a client is told of one of our errors."""
+    """One of our errors, as the client sees it."""
     message = str(error)
     match error:
         case ApiError():
@@ -124,7 +124,7 @@ _NO_OBJECT = {"missing", "model_attributes_type", "dict_type"}
 
 
 def _parameter_of(item: dict[str, Any]) -> str:
-    """What an error is about: a check of several parameters together names one itself."""
+    """The parameter an error is about; a check of several parameters together names one itself."""
     return str(item.get("ctx", {}).get("param") or parameter_name(item["loc"]))
 
 
@@ -183,7 +183,7 @@ class WatchedSend:
 
 
 class ErrorBoundary:
-    """Outermost: what nobody expected is logged in full, and the client learns nothing but that it happened."""
+    """Outermost: logs an unexpected error in full; the client only learns that an error happened."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app

@@ -1,4 +1,4 @@
-"""Whether the daemon lives, whether it can answer, and what it counts."""
+"""Liveness, readiness and metrics of the daemon."""
 
 from http import HTTPStatus
 

@@ -1,4 +1,4 @@
-"""What requests may say. Everything is closed: a parameter that is unknown or not supported is refused by name."""
+"""Schemas of requests. All are closed: a parameter that is unknown or not supported is refused by name."""
 
 import secrets
 from collections.abc import Callable
@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
+from dragon_core import limits
 from dragon_core.messages import ChatMessage
 from dragon_core.types import Sampling
 from edge_daemon.answers import AnswerMode, AnswerRequest, RequestDefaults
@@ -88,7 +89,7 @@ class RequestMessage(Closed):
 
 
 class StreamOptions(Closed):
-    """What a stream carries besides tokens."""
+    """What a stream contains in addition to tokens."""
 
     include_usage: bool = False
     include_obfuscation: Annotated[Any, AfterValidator(_only(False))] = None
@@ -98,7 +99,7 @@ class DragonOptions(Closed):
     """Our own parameters, below the key `dragon`."""
 
     top_k: int = Field(default=0, ge=0, le=2**31 - 1, strict=True)
-    min_p: float = Field(default=0.0, ge=0, le=1, strict=True)
+    min_p: Annotated[float, Field(**limits.MIN_P.keywords())] = Field(default=0.0, strict=True)
     mode: AnswerMode = AnswerMode.BOTH
 
 
@@ -133,18 +134,22 @@ class ChatCompletionRequest(UnsupportedParameters):
 
     model: str = Field(min_length=1)
     messages: list[RequestMessage] = Field(min_length=1, max_length=1000)
-    temperature: float | None = Field(default=None, ge=0, le=2, strict=True, allow_inf_nan=False)
-    top_p: float | None = Field(default=None, gt=0, le=1, strict=True)
+    temperature: Annotated[float, Field(**limits.ASKED_TEMPERATURE.keywords())] | None = Field(
+        default=None, strict=True, allow_inf_nan=False
+    )
+    top_p: Annotated[float, Field(**limits.TOP_P.keywords())] | None = Field(default=None, strict=True)
     seed: int | None = Field(default=None, ge=-(2**63), le=2**64 - 1, strict=True)
-    max_tokens: int | None = Field(default=None, ge=1, le=1_000_000, strict=True)
-    max_completion_tokens: int | None = Field(default=None, ge=1, le=1_000_000, strict=True)
+    max_tokens: Annotated[int, Field(**limits.MAX_TOKENS.keywords())] | None = Field(default=None, strict=True)
+    max_completion_tokens: Annotated[int, Field(**limits.MAX_TOKENS.keywords())] | None = Field(
+        default=None, strict=True
+    )
     stop: Annotated[
         list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
         BeforeValidator(_listed),
         Field(max_length=4),
     ] = []
     logprobs: bool | None = None
-    top_logprobs: int | None = Field(default=None, ge=0, le=20, strict=True)
+    top_logprobs: Annotated[int, Field(**limits.NUM_TOP_LOGPROBS.keywords())] | None = Field(default=None, strict=True)
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     dragon: DragonOptions = DragonOptions()
@@ -160,8 +165,8 @@ class ChatCompletionRequest(UnsupportedParameters):
             raise _disagreement("top_logprobs", "this needs logprobs: true")
         if self.stream_options is not None and not self.stream:
             raise _disagreement("stream_options", "this needs stream: true")
-        limits = {self.max_tokens, self.max_completion_tokens} - {None}
-        if len(limits) > 1:
+        given = {self.max_tokens, self.max_completion_tokens} - {None}
+        if len(given) > 1:
             raise _disagreement("max_completion_tokens", "max_tokens says something else; send one of them")
         if self.messages[-1].role == "assistant":
             raise _disagreement("messages", "the last one must not be the assistant's")
@@ -172,7 +177,7 @@ class ChatCompletionRequest(UnsupportedParameters):
         return self.stream_options is not None and self.stream_options.include_usage
 
     def to_answer_request(self, defaults: RequestDefaults) -> AnswerRequest:
-        """What the daemon is asked for. Without a seed one is drawn."""
+        """The request to the daemon. Without a seed, a random one is used."""
         return AnswerRequest(
             messages=tuple(message.to_message() for message in self.messages),
             sampling=Sampling(

@@ -1,4 +1,4 @@
-"""Who may call: the Host a request names, the web page it comes from, the key it carries, and how much it sends.
+"""Access control: checks a request's Host, the web page it comes from, its key and its size.
 
 The API listens on loopback, where every page in a browser can reach it: a name that another site lets point here (DNS
 rebinding) is refused by its Host, a page of another site by its Origin.
@@ -21,7 +21,7 @@ OPEN_PATHS = frozenset({"/healthz", "/readyz"})
 """Probes carry no key; what they answer names no document and no address."""
 MAX_LENGTH_DIGITS = 18
 MULTIPART_BYTES = 64 * 1024
-"""What a multipart body may hold beside its file: boundaries and headers."""
+"""Maximum size of a multipart body besides its file: boundaries and headers."""
 
 
 _HOST = re.compile(r"(?:\[([0-9a-f:.]+)\]|([^:\[\]]+))(?::\d{1,5})?")

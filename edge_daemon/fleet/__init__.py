@@ -1,1 +1,1 @@
-"""The device's end of the fleet: its identity, what is wanted of it, and what it tells of itself."""
+"""The device's end of the fleet: its identity, its desired configuration and its reports."""

@@ -1,4 +1,4 @@
-"""What can be found out about a device without its daemon: whether it could start, and what to tell who helps."""
+"""Checks of a device without its daemon: whether the daemon could start, and a diagnostic bundle for support."""
 
 import asyncio
 import contextlib
@@ -34,12 +34,12 @@ API_SECONDS = 5.0
 _ADDRESS = re.compile(r"(https?://)(?:[^/\s@]*@)?([^\s?#]*)(?:[?#]\S*)?")
 MIN_FREE_BYTES = 100 * 1024 * 1024
 RENEWAL_OVERDUE = 0.8
-"""Part of a certificate's life: by then it should have been renewed."""
+"""Fraction of a certificate's lifetime after which it should have been renewed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     what: str
     is_good: bool
@@ -47,7 +47,7 @@ class Finding:
 
 
 async def check(settings: EdgeSettings) -> list[Finding]:
-    """Look at everything a start needs."""
+    """Check everything a start needs."""
     effective = Twin(settings).settings
     looks: list[tuple[str, Callable[[], Awaitable[str]]]] = [
         ("data folder", lambda: asyncio.to_thread(_folder, settings.data_folder)),
@@ -66,7 +66,7 @@ async def check(settings: EdgeSettings) -> list[Finding]:
 
 
 async def status(settings: EdgeSettings) -> dict[str, Any]:
-    """What the daemon, the identity and the twin say now."""
+    """The current state of the daemon, the identity and the twin."""
     store = IdentityStore(settings.data_folder)
     twin = Twin(settings)
     found: dict[str, Any] = {
@@ -88,7 +88,7 @@ async def status(settings: EdgeSettings) -> dict[str, Any]:
 
 
 async def diagnosis(settings: EdgeSettings) -> dict[str, Any]:
-    """All of that in one bundle. What settings hold as secrets is left out; files are named, never opened for it."""
+    """All of this in one bundle, without the secrets of the settings. Files are named, but never opened."""
     usage = shutil.disk_usage(_existing(settings.data_folder))
     found = {
         "made": dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
@@ -118,7 +118,7 @@ def _folder(folder: Path) -> str:
     existing = _existing(folder)
     usage = shutil.disk_usage(existing)
     if usage.free < MIN_FREE_BYTES:
-        raise OurError(f"{folder} has {usage.free // 1024**2} MiB left; make room for documents and models")
+        raise OurError(f"{folder} has {usage.free // 1024**2} MiB left; free disk space for documents and models")
     probe = existing / f".dragon-edge-check-{time.monotonic_ns()}"
     probe.touch()
     probe.unlink()
@@ -138,7 +138,7 @@ def _model(settings: ModelSettings, folder: Path) -> str:
     if settings.url is not None and settings.sha256 is not None:
         target = folder / f"{settings.sha256}.gguf"
         if not target.exists():
-            return f"will be fetched from {settings.url}"
+            return f"will be downloaded from {settings.url}"
         require_digest(target, settings.sha256)
         return str(target)
     return str(bundled_model())
@@ -147,19 +147,21 @@ def _model(settings: ModelSettings, folder: Path) -> str:
 def _certificate(settings: EdgeSettings) -> str:
     identity = IdentityStore(settings.data_folder).load()
     if identity is None:
-        return "not enrolled: `dragon-edge join TOKEN` does that, where the broker asks for it"
+        return "not enrolled: run `dragon-edge join TOKEN` if the broker requires a certificate"
     now = dt.datetime.now(dt.UTC)
     certificate = identity.certificate
     if now < certificate.begins:
-        raise OurError(f"the certificate begins at {certificate.begins:%Y-%m-%d %H:%M} UTC: set this device's clock")
+        raise OurError(
+            f"the certificate is valid from {certificate.begins:%Y-%m-%d %H:%M} UTC: set this device's clock"
+        )
     if certificate.is_past(1.0, now):
         raise OurError(
-            f"the certificate ended at {certificate.expires:%Y-%m-%d %H:%M} UTC: enrol again with a new join token"
+            f"the certificate expired at {certificate.expires:%Y-%m-%d %H:%M} UTC: enrol again with a new join token"
         )
     if certificate.is_past(RENEWAL_OVERDUE, now):
         raise OurError(
-            f"the certificate ends at {certificate.expires:%Y-%m-%d %H:%M} UTC and was not renewed: "
-            "see whether the daemon runs and the operator answers"
+            f"the certificate expires at {certificate.expires:%Y-%m-%d %H:%M} UTC and was not renewed: "
+            "check whether the daemon runs and the operator answers"
         )
     return f"until {certificate.expires:%Y-%m-%d}"
 
@@ -177,7 +179,7 @@ async def _broker(settings: BrokerSettings) -> str:
             await writer.wait_closed()
         return f"{where} answers, without TLS"
     await require_tls_server(settings.host, settings.port, context)
-    return f"{where} answers and is the right one"
+    return f"{where} answers, and its certificate is valid"
 
 
 def _api_key(settings: EdgeSettings) -> str:
@@ -223,7 +225,7 @@ def _twin(folder: Path) -> Any:
 
 
 def _without_credentials(value: Any) -> Any:
-    """Addresses without user, password and query: these may let somebody in."""
+    """Addresses without user, password and query, which may be credentials."""
     match value:
         case dict():
             return {key: _without_credentials(inner) for key, inner in value.items()}

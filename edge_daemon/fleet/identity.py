@@ -1,4 +1,4 @@
-"""The identity that a device enrolled with: its key, its certificate, and where its broker is.
+"""The identity of an enrolled device: its key, its certificate, and its broker's address.
 
 Every certificate has a folder of its own; `current` points to the one in use and is replaced in one step, so that a
 connection made at any moment finds a key and a certificate that belong together.
@@ -21,7 +21,7 @@ _NAME = Annotated[str, msgspec.Meta(min_length=1, max_length=63)]
 
 
 class Membership(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """Who a device is in which deployment, and where the broker is."""
+    """The device's name, its deployment and its broker's address."""
 
     namespace: _NAME
     deployment: _NAME
@@ -68,7 +68,7 @@ class IdentityStore:
         except (OSError, ValueError) as error:
             raise OurError(f"the identity in {self.folder} is damaged ({error}): {_ENROL_AGAIN}") from error
         if not has_key:
-            raise OurError(f"the key in {self.folder} is not that of the certificate: {_ENROL_AGAIN}")
+            raise OurError(f"the key in {self.folder} does not match the certificate: {_ENROL_AGAIN}")
         return DeviceIdentity(
             membership=membership,
             certificate=certificate,
@@ -84,7 +84,7 @@ class IdentityStore:
             OurError: the certificate is none, or is not for the key. OSError: it cannot be written.
         """
         if not is_key_of(key, certificate):
-            raise OurError("the certificate that came is not for this device's key: try again")
+            raise OurError("the certificate received is not for this device's key: try again")
         serial_number = IssuedCertificate.load(certificate).serial_number
         self._make_folder(self.folder)
         target = self.folder / serial_number
@@ -143,11 +143,11 @@ class IdentityStore:
         path.chmod(0o700)
 
 
-_ENROL_AGAIN = "`dragon-edge reset`, then enrol with a new join token"
+_ENROL_AGAIN = "run `dragon-edge reset`, then enrol with a new join token"
 
 
 def _flush(path: Path) -> None:
-    """What was written survives a power cut from here on."""
+    """Flush to disk: written data survives a power cut from here on."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

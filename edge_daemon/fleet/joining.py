@@ -1,4 +1,4 @@
-"""Enrolment: a token becomes an identity. The key is made here and stays here; a request for a certificate goes out."""
+"""Enrolment: exchanges a join token for an identity. The key is created here and never leaves the device."""
 
 import asyncio
 import contextlib
@@ -31,7 +31,7 @@ _REFUSED_LOGINS = {4, 5, 134, 135}
 
 
 class TokenRefusedError(OurError):
-    """The token lets nobody in any more."""
+    """The token is no longer valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,7 @@ class Joining:
         """Enrol with a token; returns the identity that is on disk from now on.
 
         Raises:
-            DragonError: it did not work; says why and what to do. The token can be tried again unless that is said.
+            DragonError: enrolment failed; says why and what to do. Unless it says otherwise, the token stays usable.
         """
         token = msgspec.structs.replace(JoinToken.decode(text), **self.instead)
         store = IdentityStore(self.data_folder)
@@ -67,7 +67,7 @@ class Joining:
             key, request = store.pending(
                 token.device, token_digest=secret_digest(token.secret), nonce=secrets.token_hex(16)
             )
-            self.say("made a key, which stays on this device, and a request for a certificate")
+            self.say("created a key, which stays on this device, and a certificate request")
             response = await self._ask(token, request, context)
             self._require_certificate(token, response)
             membership = Membership(
@@ -80,10 +80,10 @@ class Joining:
             store.install(membership, key=key, certificate=response.certificate.encode(), ca=response.ca.encode())
             store.forget_pending()
         except OSError as error:
-            raise OurError(f"the identity cannot be kept in {store.folder}: {error}") from error
+            raise OurError(f"the identity cannot be stored in {store.folder}: {error}") from error
         identity = store.load()
         if identity is None:
-            raise OurError(f"the identity in {store.folder} went away while it was written")
+            raise OurError(f"the identity in {store.folder} disappeared while it was written")
         self.say(f"certificate {identity.certificate.serial_number} until {identity.certificate.expires:%Y-%m-%d}")
         return identity
 
@@ -98,8 +98,8 @@ class Joining:
         same = (ours.namespace, ours.deployment, ours.device) == (theirs.namespace, theirs.deployment, theirs.device)
         if not same:
             raise OurError(
-                f"this device is enrolled already, as {ours.device} of {ours.namespace}/{ours.deployment}: "
-                "`dragon-edge reset` forgets that"
+                f"this device is already enrolled, as {ours.device} of {ours.namespace}/{ours.deployment}: "
+                "run `dragon-edge reset` first"
             )
 
     def _require_time_left(self, token: JoinToken) -> None:
@@ -127,8 +127,8 @@ class Joining:
                     self.say(f"not yet: {response.reason}")
                     await asyncio.sleep(REPEAT_SECONDS)
         raise RetryableError(
-            f"the broker takes the token, but nobody answered within {self.answer_seconds:.0f} s: "
-            "see whether the operator runs, then try again with the same token",
+            f"the broker accepts the token, but the operator did not answer within {self.answer_seconds:.0f} s: "
+            "check whether the operator runs, then try again with the same token",
             retry_after_seconds=60.0,
         )
 
@@ -180,8 +180,7 @@ async def _connected(token: JoinToken, context: ssl.SSLContext) -> AsyncIterator
         code = getattr(error.rc, "value", error.rc)
         if code in _REFUSED_LOGINS:
             raise TokenRefusedError(
-                "the broker does not take this token: it was used, has expired, or a newer one exists. "
-                "Ask for a new one"
+                "the broker refuses this token: it was used, has expired, or a newer one exists. Ask for a new one"
             ) from error
         raise _broken(error) from error
     except aiomqtt.MqttError as error:
@@ -211,7 +210,7 @@ def _trust(token: JoinToken) -> ssl.SSLContext:
     try:
         context = ssl.create_default_context(cadata=token.ca)
     except (ssl.SSLError, ValueError) as error:
-        raise OurError("the join token holds no certificate of an authority; ask for a new one") from error
+        raise OurError("the join token contains no certificate of an authority; ask for a new one") from error
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     return context
 

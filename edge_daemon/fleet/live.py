@@ -1,4 +1,4 @@
-"""Puts the fleet's parts of a device together, and lets what is wanted take effect while answers go on."""
+"""Assembles the fleet parts of a device, and applies a new configuration while answers continue."""
 
 import asyncio
 import logging
@@ -46,13 +46,13 @@ class LiveSettings:
         self.current = settings
 
     def request_defaults(self) -> RequestDefaults:
-        """What holds where a request does not say."""
+        """Defaults for requests that do not say."""
         return request_defaults(self.current.sampling, self.current.api)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Participation:
-    """What a running device brings into its fleet. `restart` is set when another model is to be loaded."""
+    """The parts of a running device that take part in its fleet. `restart` is set when another model must be loaded."""
 
     session: str
     twin: Twin

@@ -1,4 +1,4 @@
-"""A device in its fleet: says that it is there, takes what is wanted of it, and reports what became of that."""
+"""A device in its fleet: announces itself, receives its desired configuration, and reports the result."""
 
 import asyncio
 import contextlib
@@ -35,14 +35,14 @@ def new_session() -> str:
 
 
 def will_of(topics: Topics, device: str, session: str) -> aiomqtt.Will:
-    """What the broker says of the device when it loses it."""
+    """The message that the broker publishes when it loses the device."""
     payload = encode(Presence(session=session, event=PresenceEvent.LOST))
     return aiomqtt.Will(topics.fleet(device, FleetTopic.PRESENCE), payload, qos=1, retain=True)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DeviceFacts:
-    """What a device is."""
+    """Facts about a device."""
 
     daemon_version: str
     model: str
@@ -95,7 +95,7 @@ class Member:
                 await self._presence(PresenceEvent.STOPPED)
 
     def tell_again(self) -> None:
-        """What is reported changed, the certificate for example."""
+        """A reported fact changed, the certificate for example."""
         self._is_reported = False
         self._wake.set()
 
@@ -107,7 +107,7 @@ class Member:
         if is_connected:
             self._wake.set()
 
-    # -- what is wanted -------------------------------------------------------------------------------------------
+    # -- configuration --------------------------------------------------------------------------------------------
 
     def _on_desired(self, _topic: str, payload: bytes) -> None:
         if not payload:
@@ -116,15 +116,15 @@ class Member:
             is_new = self._twin.take(decode(payload, Desired))
             self._error = ""
         except PeerError as error:
-            self._error = f"what is wanted cannot be read: {error}"
-            logger.warning("the operator sent what this daemon cannot read: %s", error)
+            self._error = f"the configuration cannot be read: {error}"
+            logger.warning("the operator sent a configuration that this daemon cannot read: %s", error)
             self.tell_again()
             return
         if is_new:
             if self._twin.problem:
-                logger.warning("what the operator wants cannot be: %s", self._twin.problem)
+                logger.warning("the configuration from the operator cannot be applied: %s", self._twin.problem)
             else:
-                logger.info("the operator wants configuration %s", self._twin.observed)
+                logger.info("received configuration %s from the operator", self._twin.observed)
             self._apply(self._twin.settings)
             self._wanted.set()
         self.tell_again()
@@ -177,7 +177,7 @@ class Member:
                     due = loop.time() + (self._twin.heartbeat_seconds or DEFAULT_HEARTBEAT_SECONDS)
             except (RetryableError, OurError) as error:
                 self._is_born = False
-                logger.debug("the fleet was not told: %s", error)
+                logger.debug("the fleet was not notified: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
             with contextlib.suppress(TimeoutError):

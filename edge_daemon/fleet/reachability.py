@@ -1,4 +1,4 @@
-"""Whether a TLS server can be reached, with a reason a person can act on when it cannot."""
+"""Checks whether a TLS server can be reached; if not, gives a reason that a person can act on."""
 
 import asyncio
 import datetime as dt
@@ -20,7 +20,7 @@ async def require_tls_server(
     """Connect and leave again.
 
     Raises:
-        OurError: somebody else answers, or the clock of this machine is wrong. RetryableError: nobody answers.
+        OurError: another server answers, or the clock of this machine is wrong. RetryableError: no server answers.
     """
     where = f"the broker at {host}:{port}"
     try:
@@ -36,12 +36,13 @@ async def require_tls_server(
                 f"device's clock says ({error.verify_message}): set the clock, or renew the broker's certificate"
             ) from error
         raise OurError(
-            f"{where} cannot be believed: {error.verify_message}; something else answers there, "
+            f"{where} cannot be trusted: {error.verify_message}; something else answers there, "
             "or the broker has a new authority: ask for a new join token"
         ) from error
     except TimeoutError as error:
         raise RetryableError(
-            f"{where} does not answer within {CONNECT_SECONDS:.0f} s: is a firewall between?", retry_after_seconds=30.0
+            f"{where} does not answer within {CONNECT_SECONDS:.0f} s: check for a firewall in between",
+            retry_after_seconds=30.0,
         ) from error
     except socket.gaierror as error:
         raise RetryableError(f"{where}: there is no such host ({error.strerror})", retry_after_seconds=30.0) from error

@@ -1,4 +1,4 @@
-"""A new certificate before the old one ends, over the connection that the old one made. The key is new each time."""
+"""Renews the certificate before it expires, over a connection made with the current one, with a new key each time."""
 
 import asyncio
 import contextlib
@@ -73,7 +73,7 @@ class Renewal:
                 await self._renew()
             except (DragonError, OSError) as error:
                 left = (certificate.expires - self._clock()).total_seconds() / 86_400
-                logger.warning("the certificate, which ends in %.1f days, is not renewed: %s", left, error)
+                logger.warning("the certificate expires in %.1f days and was not renewed: %s", left, error)
                 await asyncio.sleep(RETRY_SECONDS)
 
     async def _renew(self) -> None:
@@ -91,7 +91,7 @@ class Renewal:
         )
         renewed = self._store.load()
         if renewed is None:
-            raise OurError("the identity is gone: was this device reset?")
+            raise OurError("the identity is missing: was this device reset?")
         self._identity = renewed
         logger.info("the certificate was renewed: valid until %s", renewed.certificate.expires.date())
         self._on_renewed(renewed)

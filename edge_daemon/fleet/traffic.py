@@ -1,4 +1,4 @@
-"""What a device's answers say of its link and its fleet: figures since the daemon's start and of the last answers."""
+"""Figures of a device's answers for its fleet: since the daemon's start, and of the last answers."""
 
 import statistics
 from collections import deque

@@ -1,6 +1,6 @@
-"""What the operator wants of this device, kept across restarts, and the settings that come of it.
+"""The device's desired configuration from the operator, kept across restarts, and the resulting settings.
 
-What is wanted wins over the device's own settings, and only what can work is taken: as a whole or not at all.
+The desired configuration overrides the device's own settings. It is applied only if it can work: whole or not at all.
 """
 
 import logging
@@ -9,9 +9,9 @@ from typing import Any
 
 import msgspec
 
-from dragon_core.fleet.messages import Aggregation, Configuration, Desired, DeviceModel
+from dragon_core.fleet.messages import Configuration, Desired, DeviceModel
 from dragon_runtime.settings import LogLevel, ModelSettings, PlacementChoice
-from dragon_runtime.settings.groups import WeightingSettings
+from dragon_runtime.settings.spellings import changes_of
 from edge_daemon.settings import EdgeSettings
 
 logger = logging.getLogger(__name__)
@@ -41,14 +41,14 @@ class Twin:
 
     @property
     def settings(self) -> EdgeSettings:
-        """What the device runs with: its own settings and what is wanted, with the model that runs."""
+        """The settings in effect: the device's own and the desired ones, with the model that runs."""
         usable = self._state.desired is not None and not self.problem
         configuration = self._state.desired.configuration if self._state.desired and usable else Configuration()
         return configured(self._own, configuration, self.model)
 
     @property
     def observed(self) -> str:
-        """Version of what is wanted; empty before anything was."""
+        """Version of the desired configuration; empty before the first one."""
         return "" if self._state.desired is None else self._state.desired.configuration_version
 
     @property
@@ -58,22 +58,22 @@ class Twin:
 
     @property
     def heartbeat_seconds(self) -> float | None:
-        """How often the operator wants to hear of the device; None before it said so."""
+        """Heartbeat interval that the operator wants; None before the operator has set one."""
         return None if self._state.desired is None else self._state.desired.heartbeat_seconds
 
     @property
     def wanted_model(self) -> DeviceModel | None:
-        """The model that is wanted, None for the device's own."""
+        """The desired model; None for the device's own."""
         return None if self._state.desired is None else self._state.desired.configuration.model
 
     @property
     def needs_model(self) -> bool:
-        """Whether another model is wanted than the one that runs."""
+        """Whether the desired model differs from the one that runs."""
         return not self.problem and self.wanted_model != self.model
 
     @property
     def problem(self) -> str:
-        """Why what is wanted cannot be; empty where it can."""
+        """Why the desired configuration cannot work; empty if it can."""
         if self._state.desired is None:
             return ""
         wanted = self.wanted_model
@@ -82,14 +82,14 @@ class Twin:
         return problem_of(self._own, self._state.desired.configuration)
 
     def take(self, desired: Desired) -> bool:
-        """What is wanted from now on; false when it is what was wanted before."""
+        """Set the desired configuration; false if it is the same as before."""
         if desired == self._state.desired:
             return False
         self._save(msgspec.structs.replace(self._state, desired=desired, bad_model="", error=""))
         return True
 
     def model_file(self, model: DeviceModel) -> Path:
-        """Where a fetched model lies."""
+        """Path of a downloaded model."""
         return self._own.data_folder / MODELS / f"{model.sha256}.gguf"
 
     def use_model(self) -> None:
@@ -128,7 +128,7 @@ class Twin:
         except FileNotFoundError:
             return _State()
         except (OSError, msgspec.MsgspecError) as error:
-            logger.warning("%s cannot be read (%s): waiting for what the operator wants", self._path, error)
+            logger.warning("%s cannot be read (%s): waiting for the configuration from the operator", self._path, error)
             return _State()
 
     def _save(self, state: _State) -> None:
@@ -139,12 +139,16 @@ class Twin:
             kept.write_bytes(msgspec.json.format(msgspec.json.encode(state)))
             kept.replace(self._path)
         except OSError as error:
-            logger.warning("%s cannot be written (%s): after a restart what is wanted comes anew", self._path, error)
+            logger.warning(
+                "%s cannot be written (%s): after a restart the operator sends the configuration again",
+                self._path,
+                error,
+            )
 
 
 def configured(own: EdgeSettings, configuration: Configuration, model: DeviceModel | None) -> EdgeSettings:
-    """The device's own settings with what is wanted on top; its model is decided apart."""
-    changes = {} if configuration.aggregation is None else _aggregation_changes(configuration.aggregation)
+    """The device's own settings, overridden by the desired ones; the model is decided separately."""
+    changes = {} if configuration.aggregation is None else changes_of(configuration.aggregation)
     if configuration.window is not None:
         changes["window"] = configuration.window
     if configuration.branches is not None:
@@ -166,27 +170,21 @@ def configured(own: EdgeSettings, configuration: Configuration, model: DeviceMod
     return own.model_copy(update=changes)
 
 
-def _aggregation_changes(aggregation: Aggregation) -> dict[str, Any]:
-    changes = msgspec.structs.asdict(aggregation)
-    changes["weighting"] = WeightingSettings(**msgspec.structs.asdict(aggregation.weighting))
-    return changes
-
-
 def problem_of(own: EdgeSettings, configuration: Configuration) -> str:
-    """Why a configuration cannot work on this device; empty where it can."""
+    """Why a configuration cannot work on this device; empty if it can."""
     wanted = configured(own, configuration, None)
     num_contexts = wanted.max_contexts + int(wanted.weighting.rule.needs_bare_prompt)
     needed = num_contexts * wanted.branches
     if needed > own.model.num_sequences:
         return (
             f"branches {wanted.branches} needs {needed} sequences for an answer, this device has model.num_sequences "
-            f"{own.model.num_sequences}: want fewer branches, or raise it on the device"
+            f"{own.model.num_sequences}: set fewer branches, or increase num_sequences on the device"
         )
     sampling = configuration.sampling
     max_tokens = None if sampling is None else sampling.max_tokens
     if max_tokens is not None and max_tokens >= own.model.context_length:
         return (
             f"sampling.maxTokens {max_tokens} does not fit into model.context_length {own.model.context_length} "
-            "of this device: want less, or raise it on the device"
+            "of this device: set a lower maxTokens, or increase context_length on the device"
         )
     return ""

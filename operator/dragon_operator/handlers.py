@@ -1,6 +1,7 @@
-"""What kopf watches: every event names a deployment to look at again. Nothing is decided here; the only file with kopf.
+"""Watches with kopf: every event names a deployment to reconcile. Nothing is decided here.
 
-No handler needs a finalizer: removing the operator first strands nothing.
+`operator` runs what is made here; no other file knows kopf. No handler needs a finalizer: removing the operator first
+strands nothing.
 """
 
 from collections.abc import Callable

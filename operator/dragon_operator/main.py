@@ -10,12 +10,12 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 
 @app.callback()
 def operator() -> None:
-    """DRAGON's operator: turns DragonDeployments into servers, and looks after the devices of a fleet."""
+    """DRAGON's operator: runs the servers of DragonDeployments and manages the devices of a fleet."""
 
 
 @app.command()
 def run(
-    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML); else DRAGON_CONFIG.")] = None,
+    settings: Annotated[Path | None, typer.Option(help="Settings file (YAML); default: DRAGON_CONFIG.")] = None,
     log_level: Annotated[str | None, typer.Option(help="debug, info, warning or error.")] = None,
 ) -> None:
     """Run until SIGTERM, in the cluster or with the current kubeconfig. Settings: docs/settings.md."""

@@ -1,4 +1,4 @@
-"""The operator: watches, works, and is the only one that does."""
+"""The operator: watches resources and reconciles them, as the only one that does."""
 
 import asyncio
 import datetime as dt
@@ -10,7 +10,9 @@ from typing import Any, cast
 import kopf
 
 from dragon_core.errors import OurError
-from dragon_operator.devices.device_keeper import DeviceKeeper
+from dragon_operator.devices.broker_connections import BrokerConnections
+from dragon_operator.devices.device_statuses import DeviceStatuses
+from dragon_operator.devices.device_sync import DeviceSync
 from dragon_operator.handlers import Watched, make_registry, make_settings
 from dragon_operator.kube import Kube, connected
 from dragon_operator.lease import leading, own_namespace
@@ -21,6 +23,7 @@ from dragon_operator.wanted import names
 from dragon_operator.wanted.names import Key
 from dragon_operator.work import WorkQueue
 from dragon_runtime.process.health_server import serving
+from dragon_runtime.process.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -45,35 +48,36 @@ class Operator:
         self._watched = Watched()
         self._looks: WorkQueue[Key] = WorkQueue(self._look, num_workers=NUM_WORKERS, rest_seconds=REST_SECONDS)
         self._syncs: WorkQueue[Key] = WorkQueue(self._sync, num_workers=NUM_WORKERS, rest_seconds=REST_SECONDS)
-        self._keeper = DeviceKeeper(
-            kube,
+        statuses = DeviceStatuses(kube, self.metrics)
+        self._connections = BrokerConnections(
             settings,
+            statuses,
             self.metrics,
             clock=_now,
             sync_soon=self._syncs.add,
             look_later=lambda key: self._looks.add_later(key, LOOK_LATER_SECONDS),
         )
-        self._reconciler = Reconciler(kube, settings, self._keeper, self.metrics, clock=_now)
+        self._devices = DeviceSync(kube, self._connections, statuses, clock=_now)
+        self._reconciler = Reconciler(kube, settings, self._connections, self.metrics, clock=_now)
         self._last_resync = time.monotonic()
         self._is_working = False
 
     def problem(self) -> str | None:
-        """Why the operator should be started anew: it does not get round any more. Read from any thread."""
+        """Why the operator should be restarted: it no longer makes progress. Can be read from any thread."""
         seconds = time.monotonic() - self._last_resync
         if not self._is_working or seconds < QUIET_RESYNCS * self._settings.resync_seconds:
             return None
-        return f"stuck: nothing was looked at for {seconds:.0f} s"
+        return f"stuck: nothing was reconciled for {seconds:.0f} s"
 
     async def run(self, stopped: asyncio.Event) -> None:
         """Work until `stopped` is set; what is being done is finished first."""
         self._is_working, self._last_resync = True, time.monotonic()
         registry = make_registry(self._watched, look=self._looks.add, sync=self._syncs.add)
         async with AsyncExitStack() as stack:
-            stack.push_async_callback(self._keeper.close_all)
+            stack.push_async_callback(self._connections.close_all)
             await stack.enter_async_context(self._looks.running())
             await stack.enter_async_context(self._syncs.running())
-            resync = asyncio.create_task(self._resync(), name="resync")
-            stack.callback(resync.cancel)
+            stack.push_async_callback(end_tasks, [asyncio.create_task(self._resync(), name="resync")])
             await kopf.operator(
                 registry=registry,
                 settings=make_settings(),
@@ -102,7 +106,7 @@ class Operator:
 
     async def _sync(self, key: Key) -> None:
         with self.metrics.reconciling(names.DEVICE_KIND):
-            await self._keeper.sync(key)
+            await self._devices.sync(key)
 
 
 async def run(settings: OperatorSettings, stopped: asyncio.Event) -> None:
@@ -124,8 +128,8 @@ async def run(settings: OperatorSettings, stopped: asyncio.Event) -> None:
             lost = await stack.enter_async_context(leading(kube, own_namespace(), stopped))
             logger.info("watching %s", ", ".join(settings.namespaces) or "the whole cluster")
             over = asyncio.Event()
-            for event in (stopped, lost):
-                stack.callback(asyncio.create_task(_pass_on(event, over), name="ending").cancel)
+            endings = [asyncio.create_task(_pass_on(event, over), name="ending") for event in (stopped, lost)]
+            stack.push_async_callback(end_tasks, endings)
             await operator.run(over)
             if lost.is_set() and not stopped.is_set():
                 raise OurError("the lease was lost: another operator may lead now")

@@ -1,4 +1,4 @@
-"""The settings of the operator. How they are loaded is `dragon_runtime.settings`'."""
+"""The settings of the operator. `dragon_runtime.settings` loads them."""
 
 from pydantic import Field
 
@@ -13,38 +13,44 @@ def _image(part: str) -> str:
 
 
 class ImageSettings(SettingsGroup):
-    """Images of what a deployment runs, when its spec does not name another."""
+    """Images of the parts of a deployment, used if its spec does not name another."""
 
-    triton: str = Field(default=_image("triton-cpu"), min_length=1, description="Triton with our models.")
-    cloud_peer: str = Field(default=_image("cloud"), min_length=1, description="The cloud peer.")
-    broker: str = Field(default=_image("broker"), min_length=1, description="mosquitto.")
-    milvus: str = Field(default=_image("milvus"), min_length=1, description="Milvus standalone.")
+    triton: str = Field(default=_image("triton-cpu"), min_length=1, description="Image of Triton with DRAGON's models.")
+    cloud_peer: str = Field(default=_image("cloud"), min_length=1, description="Image of the cloud peer.")
+    broker: str = Field(default=_image("broker"), min_length=1, description="Image of mosquitto.")
+    milvus: str = Field(default=_image("milvus"), min_length=1, description="Image of Milvus standalone.")
     pull_policy: str = Field(
-        default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="When images are pulled."
+        default="IfNotPresent", pattern="^(Always|IfNotPresent|Never)$", description="When to pull images."
     )
-    pull_secrets: Names = Field(default=(), description="Secrets with credentials of the registry.")
+    pull_secrets: Names = Field(default=(), description="Secrets with credentials for the registry.")
 
 
 class OperatorMetricsSettings(SettingsGroup):
     """Where metrics and health are served."""
 
-    host: str = Field(default="127.0.0.1", min_length=1, description="Address metrics and health are served on.")
-    port: Port = Field(default=9465, description="Port metrics and health are served on.")
+    host: str = Field(default="127.0.0.1", min_length=1, description="Address on which metrics and health are served.")
+    port: Port = Field(default=9465, description="Port on which metrics and health are served.")
 
 
 class OperatorSettings(SettingsGroup):
-    """Everything the operator can be told."""
+    """All settings of the operator."""
 
-    namespaces: Names = Field(default=(), description="Namespaces that are watched; empty: the whole cluster.")
+    namespaces: Names = Field(default=(), description="Namespaces to watch; empty: the whole cluster.")
     images: ImageSettings = Field(default=ImageSettings(), description="Images of the parts.")
     resync_seconds: float = Field(
-        default=60.0, ge=1, le=3600, description="How often everything is looked at without an event."
+        default=60.0, ge=1, le=3600, description="How often every resource is reconciled without an event."
     )
     max_writes_per_second: float = Field(
-        default=50.0, gt=0, le=1000, description="Most writes of all kinds to the API server; more wait."
+        default=50.0,
+        gt=0,
+        le=1000,
+        description="Maximum number of writes to the API server per second; further writes wait.",
     )
     max_status_writes_per_second: float = Field(
-        default=10.0, gt=0, le=1000, description="Most writes of the status of devices; more wait and are merged."
+        default=10.0,
+        gt=0,
+        le=1000,
+        description="Maximum number of device status writes per second; further writes wait and are merged.",
     )
     metrics: OperatorMetricsSettings = Field(default=OperatorMetricsSettings(), description="Metrics and health.")
     log: LogSettings = Field(default=LogSettings(), description="Logging.")

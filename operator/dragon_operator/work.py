@@ -1,4 +1,4 @@
-"""A queue of keys to work on: one at a time per key, several at once, again after a failure, merged while waiting."""
+"""A queue of keys: one at a time per key, several keys at once, retried after a failure, merged while waiting."""
 
 import asyncio
 import logging

@@ -99,7 +99,7 @@ class EnginePair:
         self.channels = dict(zip(Peer, memory_channel_pair(rtt_seconds=way.rtt_seconds), strict=True))
         now = asyncio.get_running_loop().time()
         session, self.first_effects = Session.open(self.settings[Peer.OPENER], self.request, now=now)
-        self.sessions = {Peer.OPENER: session, Peer.OTHER: Session(Peer.OTHER, self.settings[Peer.OTHER])}
+        self.sessions = {Peer.OPENER: session, Peer.OTHER: Session.await_open(self.settings[Peer.OTHER])}
         self.drivers = {
             peer: SessionDriver(
                 self.sessions[peer],

@@ -14,8 +14,9 @@ import pytest
 
 from dragon_core.fleet.messages import LinkReport, Presence, PresenceEvent, encode
 from dragon_core.topics import FleetTopic, Topics
+from dragon_operator.fleet.access import both_ways
 from dragon_operator.fleet.security_plan import DEVICE_MARK, DEVICE_ROLE
-from dragon_operator.objects.broker_files import SECURITY_FILE, both_ways
+from dragon_operator.objects.broker_files import SECURITY_FILE
 from dragon_operator.wanted import names
 from dragon_runtime.channel.connection import MqttConnection
 from edge_daemon.fleet.member import new_session

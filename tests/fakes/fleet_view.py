@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from dragon_operator.credentials.credentials import Credentials
+from dragon_operator.credentials.plan import Credentials
 from dragon_operator.look.conditions import State
 from dragon_operator.wanted.deployment import Deployment
 

@@ -110,7 +110,7 @@ class Stranger:
         self._replica.worker.on_open("d1", secrets.token_hex(16), frame, self.theirs)
 
     def frame_of(self, message: AnyMessage) -> bytes:
-        return codec.encode(self._wire.seal(message, asyncio.get_running_loop().time()))
+        return codec.encode(self._wire.seal(message, now=asyncio.get_running_loop().time()))
 
     async def answer(self) -> Envelope:
         """The next frame that comes back."""

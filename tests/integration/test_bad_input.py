@@ -137,5 +137,5 @@ def test_a_stack_on_a_port_in_use_is_not_started(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         up = dragonctl("up", "--api-port", str(port), folder=tmp_path)
     assert (up.returncode, up.stderr.count("\n")) == (1, 1)
-    assert f"port {port} is in use on this machine: name another with --api-port" in up.stderr
+    assert f"port {port} is in use on this machine: choose another port with --api-port" in up.stderr
     assert not Stack(tmp_path).is_running

@@ -17,6 +17,7 @@ SLOW_MODULES = (
     "unit.edge.test_api_security",
     "unit.edge.test_session_answers",
     "unit.runtime.test_driver_pairs",
+    "unit.test_page_workspace",
 )
 """Each takes three seconds and more."""
 

@@ -16,7 +16,7 @@ import pytest
 from tests import independent_peer as peer
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "protocol.md"
+PAGE = ROOT / "docs" / "protocol-session.md"
 VECTORS = ROOT / "docs" / "vectors"
 
 

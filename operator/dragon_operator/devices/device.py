@@ -1,43 +1,30 @@
-"""An EdgeDevice: its join token and its status as data. Pure; who talks to whom is `device_keeper`'s."""
+"""An EdgeDevice as it was read, and its status as data. Pure: `device_statuses` writes, `device_sync` acts."""
 
-import base64
 import datetime as dt
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
-import msgspec
-
-from dragon_core.errors import OurError
 from dragon_core.fleet.join_token import JoinToken
-from dragon_core.fleet.messages import (
-    Aggregation,
-    Configuration,
-    DeviceModel,
-    SamplingDefaults,
-    configuration_version,
-)
-from dragon_operator.fleet import DeviceReport, Issued, JoinSecret, PresenceReason, PresenceState
+from dragon_operator.fleet import DeviceReport, Issued, PresenceReason, PresenceState
 from dragon_operator.look.conditions import condition, from_time, to_time
-from dragon_operator.objects.cloud_peer import protocol_settings, setting_value
 from dragon_operator.wanted import names
-from dragon_operator.wanted.deployment import Deployment, Object
-from dragon_operator.wanted.spec import DeploymentSpec, DeviceConfiguration, DeviceSpec, parse_device
+from dragon_operator.wanted.deployment import Object
+from dragon_operator.wanted.spec import DeviceSpec, parse_device
+from dragon_runtime.settings.spellings import resource_value
 
-GENERATION = f"{names.GROUP}/join-token-generation"
-"""On the Secret of a join token: the generation it was made for."""
 PRESENCE_MESSAGES = {
-    PresenceReason.NEVER_SEEN: "it has not been here yet: `dragon-edge run` on the device",
-    PresenceReason.HEARTBEAT: "the device is there",
-    PresenceReason.HEARTBEAT_LATE: "not heard of for three heartbeats",
-    PresenceReason.HEARTBEAT_LOST: "not heard of for ten heartbeats: see `dragon-edge status` on the device",
-    PresenceReason.CONNECTION_LOST: "its connection broke: see its power, its network and `dragon-edge status` on it",
-    PresenceReason.STOPPED: "the device was stopped: `dragon-edge run` on it brings it back",
+    PresenceReason.NEVER_SEEN: "the device has never connected: run `dragon-edge run` on it",
+    PresenceReason.HEARTBEAT: "the device is online",
+    PresenceReason.HEARTBEAT_LATE: "no message for three heartbeats",
+    PresenceReason.HEARTBEAT_LOST: "no message for ten heartbeats: run `dragon-edge status` on the device",
+    PresenceReason.CONNECTION_LOST: "the connection broke: check power, network and `dragon-edge status` on the device",
+    PresenceReason.STOPPED: "the daemon was stopped: start it with `dragon-edge run` on the device",
 }
 
 
 class DeviceCondition(StrEnum):
-    """What a condition of a device is about."""
+    """Types of a device's conditions."""
 
     READY = "Ready"
     ENROLLED = "Enrolled"
@@ -45,7 +32,7 @@ class DeviceCondition(StrEnum):
 
 
 class DeviceReason(StrEnum):
-    """Why; presence has the reasons of `dragon_operator.fleet` besides. docs/operations.md explains each."""
+    """Reasons of a device; `dragon_operator.fleet` has those of presence. docs/operations.md explains each."""
 
     CERTIFICATE_ISSUED = "CertificateIssued"
     BROKER_UNREACHABLE = "BrokerUnreachable"
@@ -75,7 +62,7 @@ class Device:
     @classmethod
     def from_object(cls, obj: Object) -> "Device":
         """Raises:
-        SettingsError: its spec does not fit.
+        SettingsError: the spec is invalid.
         """
         metadata = obj["metadata"]
         return cls(
@@ -89,7 +76,7 @@ class Device:
 
     @property
     def certificate(self) -> dict[str, Any]:
-        """What the status says of its certificate."""
+        """The certificate in the status."""
         return self.status.get("certificate") or {}
 
     @property
@@ -98,100 +85,17 @@ class Device:
         return bool(self.certificate.get("joinTokenGeneration") == self.spec.join_token_generation)
 
     def revoked_numbers(self) -> set[str]:
-        """Numbers of its certificates that must be refused."""
+        """Serial numbers of the device's certificates that must be refused."""
         numbers = set(self.status.get("revokedCertificates") or [])
         if self.spec.revoked and (number := self.certificate.get("serialNumber")):
             numbers.add(number)
         return numbers
 
 
-def join_token(deployment: Deployment, device: Device, *, ca: str, secret: str, now: dt.datetime) -> JoinToken:
-    """A new join token."""
-    port, enrolment_port = deployment.outer_ports
-    expires = now + dt.timedelta(minutes=device.spec.join_token_minutes)
-    return JoinToken(
-        namespace=device.namespace,
-        deployment=deployment.name,
-        device=device.name,
-        broker_host=deployment.broker_host,
-        broker_port=port,
-        enrolment_port=enrolment_port,
-        ca=ca,
-        secret=secret,
-        expires=int(expires.timestamp()),
-    )
-
-
-def join_secret_object(device: Device, token: JoinToken) -> Object:
-    """The Secret that a fleet operator hands to the device."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {
-            "name": names.join_secret(device.name),
-            "namespace": device.namespace,
-            "labels": {
-                "app.kubernetes.io/name": "dragon",
-                names.MANAGED_BY: names.FIELD_MANAGER,
-                names.DEVICE: device.name,
-            },
-            "annotations": {GENERATION: str(device.spec.join_token_generation)},
-            "ownerReferences": [names.owner(names.DEVICE_KIND, device.name, device.uid)],
-        },
-        "type": "Opaque",
-        "data": {"token": base64.b64encode(token.encode().encode()).decode()},
-    }
-
-
-def known_join_token(secret: Object | None, device: Device) -> JoinToken | None:
-    """The token in a Secret when it is the one that the spec asks for; None: another must be made."""
-    if secret is None:
-        return None
-    annotations = secret["metadata"].get("annotations") or {}
-    owners = {owner["uid"] for owner in secret["metadata"].get("ownerReferences") or []}
-    # A device that was deleted and made anew has the name of the former, whose Secret may still be there.
-    if annotations.get(GENERATION) != str(device.spec.join_token_generation) or device.uid not in owners:
-        return None
-    try:
-        return JoinToken.decode(base64.b64decode(secret["data"]["token"]).decode())
-    except (OurError, KeyError, TypeError, ValueError):  # whatever somebody wrote there is replaced
-        return None
-
-
-def open_join(token: JoinToken | None, now: dt.datetime) -> JoinSecret | None:
-    """What the broker shall accept of a token, while it is valid."""
-    if token is None or token.expires <= now.timestamp():
-        return None
-    return JoinSecret(secret=token.secret, expires=token.expires)
-
-
-def configuration(spec: DeploymentSpec, own: DeviceConfiguration) -> Configuration:
-    """What is wanted of a device: its own over the deployment's `devices.defaults` over its `aggregation`."""
-
-    def pick(name: str) -> Any:
-        return next((value for at in (own, spec.devices.defaults) if (value := getattr(at, name)) is not None), None)
-
-    model, sampling, level = pick("model"), pick("sampling"), pick("log_level")
-    agreed = protocol_settings(spec.aggregation)
-    # Auto pins nothing: a device that keeps every distribution to itself goes on doing so.
-    placement = pick("placement") or (None if spec.aggregation.placement == "Auto" else spec.aggregation.placement)
-    return Configuration(
-        aggregation=msgspec.convert({name: agreed[name] for name in Aggregation.__struct_fields__}, Aggregation),
-        window=pick("window") or spec.aggregation.window,
-        branches=pick("branches") or spec.aggregation.branches,
-        placement=None if placement is None else cast("Any", setting_value(placement)),
-        log_level=None if level is None else cast("Any", setting_value(level)),
-        model=None if model is None else DeviceModel(url=model.url, sha256=model.sha256),
-        sampling=None
-        if sampling is None
-        else SamplingDefaults(temperature=sampling.temperature, top_p=sampling.top_p, max_tokens=sampling.max_tokens),
-    )
-
-
 def enrolment_status(
     device: Device, token: JoinToken | None, now: dt.datetime, *, problem: str | None = None
 ) -> dict[str, Any]:
-    """The part of the status that tells of tokens and certificates; `problem`: why the broker knows of neither."""
+    """The part of the status about tokens and certificates; `problem`: why the broker is not configured yet."""
     status: dict[str, Any] = {}
     certificate = device.certificate
     if token is not None:
@@ -205,7 +109,7 @@ def enrolment_status(
     if device.spec.revoked:
         message = (
             "spec.revoked is true: the broker refuses the device; "
-            "set it to false and raise spec.joinTokenGeneration to enrol it again"
+            "set it to false and increase spec.joinTokenGeneration to enrol it again"
         )
         status["revokedCertificates"] = sorted(device.revoked_numbers())
         enrolled = (False, DeviceReason.REVOKED, message)
@@ -213,27 +117,28 @@ def enrolment_status(
         expires = from_time(certificate["expires"])
         if expires <= now:
             message = (
-                f"its certificate ended on {certificate['expires']}: raise spec.joinTokenGeneration and enrol it again"
+                f"the certificate expired on {certificate['expires']}: "
+                "increase spec.joinTokenGeneration and enrol the device again"
             )
             enrolled = (False, DeviceReason.CERTIFICATE_EXPIRED, message)
         else:
-            message = f"its certificate is valid until {certificate['expires']}; the device renews it before"
+            message = f"the certificate is valid until {certificate['expires']}; the device renews it before that"
             enrolled = (True, DeviceReason.CERTIFICATE_ISSUED, message)
     elif problem is not None:
-        enrolled = (False, DeviceReason.BROKER_UNREACHABLE, f"the broker was not told yet: {problem}")
+        enrolled = (False, DeviceReason.BROKER_UNREACHABLE, f"the broker is not configured yet: {problem}")
     elif token is not None and token.expires > now.timestamp():
         secret = names.join_secret(device.name)
-        message = f"hand the key token of Secret {secret} to the device: `dragon-edge join TOKEN`"
+        message = f"run `dragon-edge join TOKEN` on the device with the token from Secret {secret}, key token"
         enrolled = (False, DeviceReason.TOKEN_WAITING, message)
     else:
-        message = "the join token was not used in time: raise spec.joinTokenGeneration for another"
+        message = "the join token expired unused: increase spec.joinTokenGeneration to issue a new one"
         enrolled = (False, DeviceReason.TOKEN_EXPIRED, message)
     status["conditions"] = [_condition(device, DeviceCondition.ENROLLED, *enrolled, now=now)]
     return status
 
 
 def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.datetime) -> dict[str, Any]:
-    """The part of the status that tells what a device reported; `wanted` is the version of its configuration."""
+    """The part of the status that the device reported; `wanted` is the version of its desired configuration."""
     status: dict[str, Any] = {}
     is_ready = report.presence is PresenceState.READY
     conditions = []
@@ -253,11 +158,15 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
         if reported.error:
             applied = (False, DeviceReason.NOT_APPLICABLE, f"{reported.error}; correct spec.configuration")
         elif reported.needs_restart:
-            applied = (False, DeviceReason.RESTART_NEEDED, "the device fetches the model, then starts anew with it")
+            applied = (False, DeviceReason.RESTART_NEEDED, "the device downloads the model, then restarts with it")
         elif reported.applied == wanted:
             applied = (True, DeviceReason.APPLIED, f"version {wanted}")
         else:
-            applied = (False, DeviceReason.PENDING, "the device has not applied it yet; it will when it is there")
+            applied = (
+                False,
+                DeviceReason.PENDING,
+                "the device has not applied the configuration yet; it will when it is online",
+            )
         conditions.append(_condition(device, DeviceCondition.CONFIGURED, *applied, now=now))
     if (link := report.link) is not None:
         status["link"] = {
@@ -265,7 +174,7 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
             "jitterSeconds": _number(link.jitter_seconds, 4),
             "loss": _number(link.loss, 4),
         }
-        peer = None if link.placement is None else link.placement.capitalize()
+        peer = None if link.placement is None else resource_value(link.placement)
         status["placement"] = {"peer": peer, "reason": link.placement_reason or None}
         status["traffic"] = {
             "hitRate": _number(link.hit_rate, 2),
@@ -277,14 +186,14 @@ def presence_status(device: Device, report: DeviceReport, wanted: str, now: dt.d
 
 
 def issued_status(device: Device, issued: Issued) -> dict[str, Any]:
-    """The part of the status that tells of a certificate."""
+    """The part of the status about a certificate."""
     certificate: dict[str, Any] = {"serialNumber": issued.serial_number, "expires": to_time(issued.expires)}
     if not issued.is_renewal:
         certificate["joinTokenGeneration"] = device.spec.join_token_generation
     status: dict[str, Any] = {"certificate": certificate}
     former = device.certificate.get("serialNumber")
     if not issued.is_renewal and former:
-        # Enrolled anew: whoever has the former key is somebody else now.
+        # Enrolled again: the holder of the former key no longer counts as this device.
         numbers = {*(device.status.get("revokedCertificates") or []), former}
         status["revokedCertificates"] = sorted(numbers)
     return status
@@ -297,7 +206,7 @@ def missing_deployment_status(device: Device, message: str, now: dt.datetime) ->
 
 
 def refused_status(obj: Object, message: str, now: dt.datetime) -> dict[str, Any]:
-    """The status of an EdgeDevice whose spec does not fit: it goes on as it was."""
+    """The status of an EdgeDevice whose spec is invalid: the device continues unchanged."""
     generation, before = obj["metadata"]["generation"], (obj.get("status") or {}).get("conditions") or []
     kind, reason = DeviceCondition.CONFIGURED, DeviceReason.INVALID_SPEC
     found = condition(kind, False, reason, message, before, generation=generation, now=now)
@@ -308,7 +217,7 @@ def refused_status(obj: Object, message: str, now: dt.datetime) -> dict[str, Any
 
 
 def merged(device: Device, *parts: dict[str, Any]) -> dict[str, Any]:
-    """A whole status from parts: conditions that no part speaks of stay as they are."""
+    """A whole status from parts: conditions that are in no part stay unchanged."""
     conditions = {found["type"]: found for found in device.status.get("conditions") or []}
     status: dict[str, Any] = {"observedGeneration": device.generation}
     for part in parts:
@@ -317,12 +226,6 @@ def merged(device: Device, *parts: dict[str, Any]) -> dict[str, Any]:
         status |= {key: value for key, value in part.items() if key != "conditions"}
     status["conditions"] = [conditions[kind] for kind in sorted(conditions)]
     return status
-
-
-def wanted_version(deployment: Deployment, device: Device) -> str:
-    """The version of the configuration that is wanted of a device."""
-    wanted = configuration(deployment.spec, device.spec.configuration)
-    return configuration_version(wanted, heartbeat_seconds=deployment.spec.devices.heartbeat_seconds)
 
 
 def _condition(

@@ -1,4 +1,7 @@
-"""The operator's end of the fleet: who may connect, who is there, and what is wanted of them. Knows no Kubernetes."""
+"""The operator's end of the fleet: who may connect, who is there, and what is wanted of them.
+
+Knows no Kubernetes, and nothing else of the operator.
+"""
 
 from dragon_operator.fleet.enrolment import SignRequest
 from dragon_operator.fleet.fleet import Fleet

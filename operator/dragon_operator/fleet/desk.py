@@ -1,4 +1,4 @@
-"""Where requests for certificates arrive and answers leave. What is answered is `Enrolment`'s."""
+"""Receives certificate requests and sends answers. `Enrolment` decides the answers."""
 
 import asyncio
 import logging

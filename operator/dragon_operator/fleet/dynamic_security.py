@@ -1,4 +1,4 @@
-"""Commands to the broker's dynamic security plugin and what it answers. What to command is `security_plan`'s."""
+"""Commands to the broker's dynamic security plugin, and its answers. `security_plan` decides the commands."""
 
 import asyncio
 import json
@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from dragon_core.errors import OurError, RetryableError
+from dragon_operator.fleet.access import CONTROL_TOPIC
 from dragon_operator.fleet.security_plan import BrokerState, ClientState, Command
-from dragon_operator.objects.broker_files import CONTROL_TOPIC
 from dragon_runtime.channel.connection import MqttConnection
 
 logger = logging.getLogger(__name__)

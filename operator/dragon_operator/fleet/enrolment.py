@@ -1,4 +1,4 @@
-"""Answers to requests for certificates: of those who enrol with a token, and of devices that renew theirs.
+"""Answers to certificate requests: from devices that enrol with a token, and from devices that renew.
 
 The broker has checked the token's secret: it is the password of the client that may ask. A token is used up by the
 first key it is asked with; the same request gets the same answer again, since one may have been lost on its way.
@@ -68,7 +68,7 @@ class Enrolment:
         return True
 
     def forget(self, device: str) -> None:
-        """A device that is wanted no more."""
+        """A device that is no longer wanted."""
         self._joined.pop(device, None)
         self._renewed.pop(device, None)
         self._used = {entry for entry in self._used if entry[0] != device}
@@ -76,7 +76,7 @@ class Enrolment:
     async def join(
         self, name: str, request: CertificateRequest, device: DesiredDevice | None, *, now: float
     ) -> CertificateResponse:
-        """The answer to one who came with the device's token."""
+        """The answer to a request that came with the device's token."""
         refused = _unwanted(request, device, now)
         if refused is not None or device is None:
             return refused or _refuse(request, now, Refusal.NOT_WANTED, "there is no such device")
@@ -84,11 +84,11 @@ class Enrolment:
         if known is not None and known.request_digest == request_digest(request):
             return known
         if device.join is None or self.is_used(device):
-            return _refuse(request, now, Refusal.TOKEN_USED, "the token was used already; ask for a new one")
+            return _refuse(request, now, Refusal.TOKEN_USED, "the token was already used; ask for a new one")
         if device.join.expires <= now:
             return _refuse(request, now, Refusal.TOKEN_EXPIRED, "the token has expired; ask for a new one")
         if known is not None and known.token_digest == device.join.digest:
-            reason = "the token was used already, with another key; ask for a new one"
+            reason = "the token was already used, with another key; ask for a new one"
             return _refuse(request, now, Refusal.TOKEN_USED, reason)
         response = await self._issue(name, request, now=now, token_digest=device.join.digest)
         if response.refusal is None:
@@ -98,7 +98,7 @@ class Enrolment:
     async def renew(
         self, name: str, request: CertificateRequest, device: DesiredDevice | None, *, now: float
     ) -> CertificateResponse:
-        """The answer to a device that is connected with the certificate it has."""
+        """The answer to a device that is connected with its current certificate."""
         refused = _unwanted(request, device, now)
         if refused is not None:
             return refused
@@ -146,7 +146,7 @@ class Enrolment:
 
 def _unwanted(request: CertificateRequest, device: DesiredDevice | None, now: float) -> CertificateResponse | None:
     if device is None:
-        return _refuse(request, now, Refusal.NOT_WANTED, "there is no such device any more; ask for a new one")
+        return _refuse(request, now, Refusal.NOT_WANTED, "the device no longer exists; ask for a new one")
     if device.is_revoked:
         return _refuse(request, now, Refusal.REVOKED, "the device is revoked")
     return None

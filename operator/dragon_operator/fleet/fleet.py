@@ -1,4 +1,4 @@
-"""The devices of one deployment over one connection to its broker: what is wanted goes out, what is comes back."""
+"""The devices of one deployment, over one connection to its broker: sends configurations, receives reports."""
 
 import asyncio
 import contextlib
@@ -30,10 +30,10 @@ MAX_RETRY_SECONDS = 60.0
 
 
 class Fleet:
-    """Keeps a broker and its devices as they are wanted; use it inside `async with`.
+    """Keeps a broker and its devices in the desired state; use it inside `async with`.
 
     `sign` and `on_issued` answer requests for certificates: `on_issued` is awaited before one is delivered, and what it
-    raises refuses it for now. `ca` is the PEM that devices believe the broker by.
+    raises refuses it for now. `ca` is the PEM by which devices trust the broker.
     """
 
     def __init__(
@@ -94,13 +94,13 @@ class Fleet:
         return self._connection.problem
 
     async def sync(self, devices: Sequence[DesiredDevice], *, kept: Collection[str] = ()) -> SyncResult:
-        """Bring the broker to exactly these devices and tell each what is wanted of it. Doing it again changes nothing.
+        """Bring the broker to exactly these devices and send each its configuration. Doing it again changes nothing.
 
-        Nothing changes for those that are `kept`: what is wanted of them cannot be read. Without a connection the list
-        is kept and brought about as soon as there is one.
+        Nothing changes for devices in `kept`, whose desired configuration cannot be read. Without a connection the
+        list is kept and applied as soon as there is one.
 
         Raises:
-            OurError: a device stands twice, or the broker refuses. RetryableError: it cannot be reached now.
+            OurError: a device is listed twice, or the broker refuses. RetryableError: it cannot be reached now.
         """
         wanted: dict[str, DesiredDevice] = {}
         problems: dict[str, str] = {}
@@ -110,7 +110,7 @@ class Fleet:
             except OurError as error:
                 problems[device.name] = str(error)
         if len(wanted) + len(problems) != len(devices):
-            raise OurError("a device stands twice in the list of the fleet")
+            raise OurError("a device is twice in the list of the fleet")
         readable_again = self._kept - set(kept)
         self._wanted, self._kept = MappingProxyType(wanted), frozenset(kept)
         now = asyncio.get_running_loop().time()
@@ -136,7 +136,7 @@ class Fleet:
             await asyncio.sleep(now + TICK_SECONDS - loop.time())
 
     def report(self, device: str) -> DeviceReport | None:
-        """What is known of a device now; None for one that is not wanted."""
+        """The current report of a device; None for a device that is not in the fleet."""
         wanted = (self._wanted or {}).get(device)
         if wanted is None:
             return None
@@ -255,7 +255,7 @@ class Fleet:
             await self._connection.publish(self._topics.enrolment_response(device), b"", is_retained=True)
 
     def _touch_links(self, now: float) -> None:
-        """Measurements alone are told now and then: they change with every heartbeat."""
+        """Measurements alone are reported now and then: they change with every heartbeat."""
         for device in tuple(self._told_link.keys() - self._inbox.links.keys()):
             del self._told_link[device]
         for device in self._inbox.links:

@@ -1,4 +1,4 @@
-"""What devices say: births, deaths, heartbeats, reports. A message that does not fit changes nothing."""
+"""Messages of devices: births, deaths, heartbeats, reports. An invalid message changes nothing."""
 
 import asyncio
 import logging
@@ -13,7 +13,7 @@ from dragon_runtime.channel.connection import MqttConnection
 logger = logging.getLogger(__name__)
 
 MAX_DEVICES = 50_000
-"""Devices heard of before it is known which are wanted."""
+"""Devices with messages before it is known which devices are wanted."""
 
 
 class Inbox:

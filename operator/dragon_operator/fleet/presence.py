@@ -1,4 +1,4 @@
-"""Who is there, by the operator's own clock. Pure: the time is an argument, in seconds of any clock that only grows."""
+"""Presence of devices, by the operator's own clock. Pure: the time is an argument, in seconds of a monotonic clock."""
 
 import enum
 from collections.abc import Collection, Iterable
@@ -10,7 +10,7 @@ STALE_HEARTBEATS, LOST_HEARTBEATS = 3, 10
 
 
 class PresenceState(enum.StrEnum):
-    """How a device is reached. `UNKNOWN`: not heard of since the operator's start, and not overdue yet."""
+    """Presence of a device. `UNKNOWN`: no message since the operator's start, and not overdue yet."""
 
     UNKNOWN = "unknown"
     READY = "ready"
@@ -48,7 +48,7 @@ class _Device:
 
 
 class PresenceTable:
-    """Births, deaths and heartbeats of devices, and which of them must be told about."""
+    """Births, deaths and heartbeats of devices, and which changes must be reported."""
 
     def __init__(self, *, heartbeat_seconds: float, max_changes_per_second: float) -> None:
         self.heartbeat_seconds = heartbeat_seconds
@@ -70,7 +70,7 @@ class PresenceTable:
             self._waiting.pop(device, None)
 
     def birth(self, device: str, session: str, now: float) -> None:
-        """A daemon connected. It is there once its first heartbeat comes: a birth is retained and may be old."""
+        """A daemon connected. It is online once its first heartbeat comes: a birth is retained and may be old."""
         known = self._devices.setdefault(device, _Device(now))
         if known.session != session or known.death is not None:
             known.session, known.death, known.heard, known.since = session, None, None, now
@@ -82,7 +82,7 @@ class PresenceTable:
             known.session, known.death = session, event
 
     def heartbeat(self, device: str, session: str, now: float) -> None:
-        """A daemon is there; ignored after the death of its session."""
+        """A daemon is online; ignored after the death of its session."""
         known = self._devices.setdefault(device, _Device(now))
         if known.session == session and known.death is not None:
             return
@@ -129,7 +129,7 @@ class PresenceTable:
             self._waiting[device] = None
 
     def changes(self, now: float) -> list[str]:
-        """Devices to tell about, those that wait longest first; no more than the rate allows, the rest at later calls.
+        """Devices to report, those that wait longest first; no more than the rate allows, the rest at later calls.
 
         One whose state is again what was told last is left out.
         """
@@ -162,5 +162,5 @@ class PresenceTable:
 
     @staticmethod
     def _is_news(known: _Device, presence: Presence) -> bool:
-        # Not heard of yet is no news: until it is, the status says what was known before.
+        # A device without a message is no news: until one comes, the status keeps what was known before.
         return known.told != presence and presence.state is not PresenceState.UNKNOWN

@@ -1,4 +1,4 @@
-"""Which commands bring a broker's clients and roles to what is wanted. Pure: data in, data out.
+"""Commands that bring a broker's clients and roles to the desired state. Pure: data in, data out.
 
 Clients of ours carry a mark in their description; others of the same broker are never touched.
 """
@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from dragon_core.topics import JOIN_PREFIX, FleetTopic, Topics
+from dragon_operator.fleet.access import CLOUD_PEER, both_ways, cloud_peer_entries, receive, send
 from dragon_operator.fleet.values import DesiredDevice, JoinSecret
-from dragon_operator.objects.broker_files import CLOUD_PEER, both_ways, cloud_peer_entries, receive, send
 
 Command = dict[str, Any]
 Entries = list[dict[str, Any]]
@@ -101,7 +101,7 @@ def plan_security(
 
 
 def retained_topics(topics: Topics, device: str) -> tuple[str, ...]:
-    """Where the broker may keep something of a device."""
+    """Topics on which the broker may retain messages of a device."""
     kinds = (FleetTopic.PRESENCE, FleetTopic.DESIRED, FleetTopic.REPORTED)
     return (*(topics.fleet(device, kind) for kind in kinds), topics.enrolment_response(device))
 

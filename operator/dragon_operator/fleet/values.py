@@ -1,4 +1,4 @@
-"""What goes into a fleet and what comes out of it."""
+"""Inputs and outputs of a fleet."""
 
 import datetime as dt
 from collections.abc import Mapping
@@ -24,7 +24,7 @@ class JoinSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DesiredDevice:
-    """What is wanted of one device. `join` stays until the token was used or has expired."""
+    """The desired state of one device. `join` stays until the token was used or has expired."""
 
     name: str
     is_revoked: bool = False
@@ -80,7 +80,7 @@ class FleetSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SyncResult:
-    """What a sync did. `problems` are devices that could not be served, with the reason."""
+    """The result of a sync. `problems` are devices that could not be served, with the reason."""
 
     num_changes: int
     problems: Mapping[str, str]

@@ -1,4 +1,4 @@
-"""The conditions of a DragonDeployment and their finite reasons. What is true is decided in `health`."""
+"""The conditions of a DragonDeployment and their finite reasons. `health` decides which conditions hold."""
 
 import datetime as dt
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Condition(StrEnum):
-    """What a condition is about. Ready sums up the first five."""
+    """Types of conditions. Ready summarises the first five."""
 
     MODEL = "ModelReady"
     TRITON = "TritonReady"
@@ -27,7 +27,7 @@ PARTS = (Condition.MODEL, Condition.TRITON, Condition.STORE, Condition.BROKER, C
 
 
 class Reason(StrEnum):
-    """Why a condition is as it is; events have the same reasons. docs/operations.md says what to do about each."""
+    """Reasons of conditions and events. docs/operations.md says what to do about each."""
 
     AVAILABLE = "Available"
     STARTING = "Starting"
@@ -87,7 +87,7 @@ def condition(
     generation: int,
     now: dt.datetime,
 ) -> dict[str, Any]:
-    """One condition for a status, which follows those it had."""
+    """One condition for a status that had the `previous` ones."""
     status = {True: "True", False: "False", None: "Unknown"}[is_true]
     old = next((found for found in previous if found["type"] == kind), {})
     return {

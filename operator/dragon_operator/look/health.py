@@ -1,4 +1,4 @@
-"""From what was observed to conditions: which part is ready, and if not, why and what to do. Pure."""
+"""Derives conditions from observations: which part is ready, and if not, why and what to do. Pure."""
 
 from collections.abc import Iterator
 
@@ -34,12 +34,12 @@ def part_states(deployment: Deployment, observed: Observed, problems: dict[Condi
 
 
 def summary_states(deployment: Deployment, parts: list[State], observed: Observed) -> list[State]:
-    """Ready and what informs beside it."""
+    """Ready and the other summary conditions."""
     failing = [state for state in parts if not state.is_true]
     spec = deployment.spec
     states = []
     if spec.suspend:
-        message = "spec.suspend is true: no server runs; volumes and credentials are kept. Set it to false to go on."
+        message = "spec.suspend is true: no server runs; volumes and credentials are kept. Set it to false to resume."
         states.append(State(Condition.READY, False, Reason.SUSPENDED, message))
         states.append(State(Condition.SUSPENDED, True, Reason.SUSPENDED, message))
     elif failing:
@@ -85,7 +85,7 @@ def _model(deployment: Deployment, observed: Observed) -> State:
     if any(_is_ready(pod) for pod in pods):
         return State(condition, True, Reason.MODEL_LOADED, f"{uri} is loaded")
     is_served = any(_is_ready(pod) for pod in all_pods)
-    former = "the former model serves on; " if is_served else ""
+    former = "the former model keeps serving; " if is_served else ""
     if (words := _fetch_failure(pods)) is not None:
         return State(condition, is_served, Reason.MODEL_UNAVAILABLE, f"{former}{words}")
     if deployment.spec.suspend:
@@ -94,11 +94,11 @@ def _model(deployment: Deployment, observed: Observed) -> State:
         return State(condition, False, Reason.NO_REPLICAS, "no Triton server runs")
     for reason, words in _troubles(pods):
         return State(condition, is_served, reason, f"{former}{uri} cannot be loaded: {words}")
-    return State(condition, is_served, Reason.MODEL_LOADING, f"{former}{uri} is being fetched or loaded")
+    return State(condition, is_served, Reason.MODEL_LOADING, f"{former}{uri} is being downloaded or loaded")
 
 
 def _fetch_failure(pods: list[Object]) -> str | None:
-    """The last words of the container that brings the model."""
+    """The last output of the container that fetches the model."""
     for pod in pods:
         for status in (pod.get("status") or {}).get("initContainerStatuses") or []:
             if status["name"] != FETCH:
@@ -113,14 +113,14 @@ def _fetch_failure(pods: list[Object]) -> str | None:
 def _store(deployment: Deployment, observed: Observed) -> State:
     external = deployment.spec.milvus.external
     if external is not None:
-        return State(Condition.STORE, True, Reason.EXTERNAL, f"{external.uri} is somebody else's; not watched")
+        return State(Condition.STORE, True, Reason.EXTERNAL, f"{external.uri} is external; not monitored")
     return _workload(deployment, observed, Condition.STORE, "StatefulSet", Component.MILVUS, 1)
 
 
 def _broker(deployment: Deployment, observed: Observed) -> State:
     external = deployment.spec.broker.external
     if external is not None:
-        message = f"{external.host}:{external.port} is somebody else's; not watched"
+        message = f"{external.host}:{external.port} is external; not monitored"
         return State(Condition.BROKER, True, Reason.EXTERNAL, message)
     return _workload(deployment, observed, Condition.BROKER, "Deployment", Component.BROKER, 1)
 
@@ -136,13 +136,13 @@ def _cloud_peer(deployment: Deployment, observed: Observed) -> State:
 def _workload(
     deployment: Deployment, observed: Observed, condition: Condition, kind: str, component: Component, wanted: int
 ) -> State:
-    """A Deployment or StatefulSet: ready while one pod of it is; says why none is."""
+    """A Deployment or StatefulSet: ready while one of its pods is; otherwise says why none is."""
     name = deployment.child(component.value)
     workload = observed.get(kind, name)
     if deployment.spec.suspend:
         return State(condition, False, Reason.SUSPENDED, "suspended")
     if workload is None:
-        return State(condition, False, Reason.STARTING, f"{kind} {name} is being made")
+        return State(condition, False, Reason.STARTING, f"{kind} {name} is being created")
     status = workload.get("status") or {}
     num_ready = status.get("readyReplicas") or 0
     is_current = status.get("observedGeneration") == workload["metadata"].get("generation")
@@ -157,12 +157,12 @@ def _workload(
         if problem["type"] == "ReplicaFailure" and problem["status"] == "True":
             return State(condition, num_ready > 0, Reason.REJECTED, str(problem.get("message"))[:MAX_MESSAGE])
     if num_ready:
-        return State(condition, True, Reason.UPDATING, f"{counts}; the rest is being started or replaced")
+        return State(condition, True, Reason.UPDATING, f"{counts}; the others are being started or replaced")
     return State(condition, False, Reason.STARTING, counts)
 
 
 def _troubles(pods: list[Object]) -> Iterator[tuple[Reason, str]]:
-    """What keeps pods from being ready, worst first seen."""
+    """The reasons why pods are not ready."""
     for pod in pods:
         name = pod["metadata"]["name"]
         status = pod.get("status") or {}
@@ -199,7 +199,7 @@ def _documents(deployment: Deployment, observed: Observed) -> State:
             for pod in observed.pods_of(Component.DOCUMENTS)
             for s in (pod.get("status") or {}).get("containerStatuses") or []
         ]
-        reason = next((word for word in words if word), "see the log of the Job's pods")
+        reason = next((word for word in words if word), "see the logs of the Job's pods")
         message = f"{reason[-MAX_MESSAGE:]}; correct spec.documents, or delete the Job to try again"
         return State(condition, False, Reason.DOCUMENTS_FAILED, message)
     if deployment.spec.suspend:

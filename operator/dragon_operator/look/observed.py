@@ -1,8 +1,10 @@
-"""What the cluster holds of one deployment, as it was read at one moment."""
+"""The objects of one deployment in the cluster, as read at one moment."""
 
 import asyncio
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
+from dragon_operator.credentials.secret import KnownSecrets
 from dragon_operator.kube import Kube
 from dragon_operator.wanted import names
 from dragon_operator.wanted.deployment import Deployment, Object
@@ -24,14 +26,24 @@ CHILD_KINDS = (
 """Kinds that a deployment has children of."""
 
 
+Reference = tuple[str, str]
+"""(kind, name) of an object."""
+
+
 @dataclass(frozen=True)
 class Observed:
     """Children by (kind, name), and the pods."""
 
-    children: dict[tuple[str, str], Object] = field(default_factory=dict)
-    pods: list[Object] = field(default_factory=list)
-    foreign_secrets: dict[str, Object | None] = field(default_factory=dict)
-    """Secrets that the spec names and somebody else made; None: missing."""
+    children: Mapping[Reference, Object] = field(default_factory=dict)
+    pods: tuple[Object, ...] = ()
+    foreign_secrets: Mapping[str, Object | None] = field(default_factory=dict)
+    """Secrets that the spec names and the operator does not create; None: missing."""
+
+    @property
+    def secrets(self) -> KnownSecrets:
+        """The Secrets among all that."""
+        own = {name: obj for (kind, name), obj in self.children.items() if kind == "Secret"}
+        return KnownSecrets(own=own, foreign=self.foreign_secrets)
 
     def get(self, kind: str, name: str) -> Object | None:
         """A child, or None."""
@@ -46,6 +58,10 @@ class Observed:
             and not pod["metadata"].get("deletionTimestamp")
         ]
 
+    def after(self, applied: Mapping[Reference, Object]) -> "Observed":
+        """The same with what the API server answered when children were applied."""
+        return replace(self, children={**self.children, **applied})
+
 
 async def observe(kube: Kube, deployment: Deployment) -> Observed:
     """Read all there is of a deployment."""
@@ -55,7 +71,7 @@ async def observe(kube: Kube, deployment: Deployment) -> Observed:
     children = {names.reference(obj): obj for found in lists for obj in found}
     foreign = foreign_secret_names(deployment)
     secrets = await asyncio.gather(*(kube.get("Secret", name, deployment.namespace) for name in foreign))
-    return Observed(children=children, pods=pods, foreign_secrets=dict(zip(foreign, secrets, strict=True)))
+    return Observed(children=children, pods=tuple(pods), foreign_secrets=dict(zip(foreign, secrets, strict=True)))
 
 
 def foreign_secret_names(deployment: Deployment) -> list[str]:

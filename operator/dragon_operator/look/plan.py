@@ -1,4 +1,4 @@
-"""What to do so that the cluster holds what a spec wants: `plan` compares and returns actions; nothing is done here."""
+"""Plans actions that bring the cluster to a spec: `plan` compares and returns actions; nothing is done here."""
 
 from dataclasses import dataclass
 
@@ -64,7 +64,7 @@ def desired(deployment: Deployment) -> list[Object]:
 
 
 def stamped(obj: Object, secrets: dict[str, Object]) -> Object:
-    """Mark a workload's pods with the certificates they read at start: a new one has them made anew."""
+    """Mark a workload's pods with the certificates they read at start: a new certificate replaces the pods."""
     template = obj.get("spec", {}).get("template")
     if template is None:
         return obj

@@ -1,4 +1,4 @@
-"""What the operator may do: the one list that the chart's roles are made of. A test acts as its account."""
+"""The operator's rights: the one list from which the chart's roles are generated. A test acts as its account."""
 
 from dragon_operator.wanted import names
 

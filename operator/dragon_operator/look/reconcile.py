@@ -2,15 +2,17 @@
 
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dragon_core.errors import SettingsError
-from dragon_operator.credentials.credentials import Credentials, SecretMissingError, plan_credentials
+from dragon_operator.credentials.plan import Credentials, plan_credentials
+from dragon_operator.credentials.secret import SecretMissingError
 from dragon_operator.kube import Kube, RejectedError
 from dragon_operator.look.conditions import Condition, Reason, State, to_status, to_time
 from dragon_operator.look.health import part_states, summary_states
-from dragon_operator.look.observed import Observed, observe
+from dragon_operator.look.observed import Observed, Reference, observe
 from dragon_operator.look.plan import Apply, plan, workload_component
 from dragon_operator.look.status import is_same, make_status
 from dragon_operator.metrics import OperatorMetrics
@@ -31,7 +33,7 @@ CONDITION_OF = {
 
 
 class FleetView(Protocol):
-    """What a reconcile of a deployment wants of its devices."""
+    """The fleet, as a reconcile of a deployment uses it."""
 
     async def open(self, deployment: Deployment, credentials: Credentials) -> None:
         """Have a connection to the deployment's broker."""
@@ -44,6 +46,14 @@ class FleetView(Protocol):
 
     def summary(self, namespace: str, name: str) -> tuple[dict[str, Any], list[State]]:
         """Status fields about the fleet, and its condition when there is something to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Acted:
+    """What came of a plan: what was applied, as the API server has it now, and what it would not take."""
+
+    applied: Mapping[Reference, Object]
+    problems: Mapping[Condition, State]
 
 
 class Reconciler:
@@ -80,7 +90,7 @@ class Reconciler:
         problems = spec_problems(deployment, observed)
         try:
             credentials = plan_credentials(
-                deployment, observed, self._clock(), revoked=self._fleet.revoked(namespace, name)
+                deployment, observed.secrets, self._clock(), revoked=self._fleet.revoked(namespace, name)
             )
         except SettingsError as error:
             problems[Condition.BROKER] = _broker_problem(error)
@@ -88,16 +98,16 @@ class Reconciler:
             return
         if credentials.problem is not None:
             problems[Condition.BROKER] = _broker_problem(credentials.problem)
-        problems |= await self._act(deployment, observed, credentials)
+        acted = await self._act(deployment, observed, credentials)
+        problems |= acted.problems
         if deployment.spec.suspend:
             await self._fleet.close(namespace, name)
         else:
             await self._fleet.open(deployment, credentials)
-        await self._write(deployment, observed, problems)
+        await self._write(deployment, observed.after(acted.applied), problems)
 
-    async def _act(
-        self, deployment: Deployment, observed: Observed, credentials: Credentials
-    ) -> dict[Condition, State]:
+    async def _act(self, deployment: Deployment, observed: Observed, credentials: Credentials) -> Acted:
+        applied: dict[Reference, Object] = {}
         problems: dict[Condition, State] = {}
         for action in plan(deployment, observed, credentials.secrets):
             if not isinstance(action, Apply):
@@ -105,15 +115,15 @@ class Reconciler:
                 await self._kube.delete(action.kind, action.name, deployment.namespace)
                 continue
             try:
-                applied = await self._kube.apply(action.obj)
+                answered = await self._kube.apply(action.obj)
             except RejectedError as error:
                 component = workload_component(action.obj)
                 condition = Condition.TRITON if component is None else CONDITION_OF[component]
                 problems[condition] = State(condition, False, Reason.REJECTED, str(error))
                 self._metrics.errors.labels(names.DEPLOYMENT_KIND, Reason.REJECTED.value).inc()
             else:
-                observed.children[names.reference(action.obj)] = applied
-        return problems
+                applied[names.reference(action.obj)] = answered
+        return Acted(applied, problems)
 
     async def _write(self, deployment: Deployment, observed: Observed, problems: dict[Condition, State]) -> None:
         parts = part_states(deployment, observed, problems)
@@ -170,7 +180,7 @@ _QUIET = frozenset({Reason.STARTING, Reason.UPDATING, Reason.MODEL_LOADING, Reas
 
 
 def spec_problems(deployment: Deployment, observed: Observed) -> dict[Condition, State]:
-    """What the spec names and nobody has made."""
+    """Objects that the spec names and that are missing or incomplete."""
     spec = deployment.spec
     problems: dict[Condition, State] = {}
     if (reference := spec.model.secret_ref) is not None:

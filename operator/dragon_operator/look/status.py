@@ -18,7 +18,7 @@ def make_status(
     *,
     now: dt.datetime,
 ) -> dict[str, Any]:
-    """All of the status; a null removes what is not there any more."""
+    """The whole status; a null removes a field that no longer applies."""
     peers = (observed.get("Deployment", deployment.child("cloud-peer")) or {}).get("status") or {}
     labels = names.selector(deployment.name, Component.CLOUD_PEER)
     port, enrolment_port = deployment.outer_ports

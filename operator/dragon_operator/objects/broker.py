@@ -1,13 +1,7 @@
 """A managed mosquitto broker: its configuration, a Deployment, and the Service devices reach."""
 
 from dragon_core.topics import Topics
-from dragon_operator.objects.broker_files import (
-    BROKER_PORT,
-    ENROLMENT_PORT,
-    SECURITY_FILE,
-    cluster_configuration,
-    initial_security,
-)
+from dragon_operator.objects.broker_files import SECURITY_FILE, cluster_configuration, initial_security
 from dragon_operator.objects.metadata import container, metadata, pod_template, secret_volume, service
 from dragon_operator.wanted import names
 from dragon_operator.wanted.deployment import Deployment, Object, digest
@@ -26,7 +20,7 @@ def broker_objects(deployment: Deployment) -> list[Object]:
 
 
 def server_hosts(deployment: Deployment) -> list[str]:
-    """The names and addresses that stand in a certificate that the operator issues to the broker."""
+    """The names and addresses in a certificate that the operator issues to the broker."""
     managed = deployment.spec.broker.managed
     inner = deployment.host(Component.BROKER)
     own = [deployment.child("broker"), inner.removesuffix(".svc"), inner, f"{inner}.cluster.local"]
@@ -51,7 +45,7 @@ def _configuration(deployment: Deployment) -> Object:
 
 
 def _deployment(deployment: Deployment, managed: ManagedBroker) -> Object:
-    probe = {"tcpSocket": {"port": BROKER_PORT}, "timeoutSeconds": 5}
+    probe = {"tcpSocket": {"port": names.BROKER_PORT}, "timeoutSeconds": 5}
     image = managed.image or deployment.images.broker
     server = container(
         deployment,
@@ -59,8 +53,8 @@ def _deployment(deployment: Deployment, managed: ManagedBroker) -> Object:
         image,
         managed,
         ports=[
-            {"name": "mqtts", "containerPort": BROKER_PORT},
-            {"name": "enrolment", "containerPort": ENROLMENT_PORT},
+            {"name": "mqtts", "containerPort": names.BROKER_PORT},
+            {"name": "enrolment", "containerPort": names.ENROLMENT_PORT},
         ],
         readinessProbe={**probe, "periodSeconds": 5},
         livenessProbe={**probe, "periodSeconds": 20, "failureThreshold": 5},
@@ -90,7 +84,7 @@ def _deployment(deployment: Deployment, managed: ManagedBroker) -> Object:
                     _configuration_volume(deployment),
                     secret_volume("tls", deployment.child(names.BROKER_IDENTITY)),
                     secret_volume("crl", deployment.child("broker-crl")),
-                    # Who may connect is told anew by the operator after a loss.
+                    # After a loss the operator sends again which clients may connect.
                     {"name": "data", "emptyDir": {}},
                 ],
                 terminationGracePeriodSeconds=10,
@@ -104,7 +98,7 @@ def _configuration_volume(deployment: Deployment) -> Object:
 
 
 def _service(deployment: Deployment, managed: ManagedBroker) -> Object:
-    made = service(deployment, Component.BROKER, {"mqtts": BROKER_PORT, "enrolment": ENROLMENT_PORT})
+    made = service(deployment, Component.BROKER, {"mqtts": names.BROKER_PORT, "enrolment": names.ENROLMENT_PORT})
     made["spec"]["type"] = managed.service.type
     node_ports = (managed.service.node_port, managed.service.enrolment_node_port)
     for port, node_port in zip(made["spec"]["ports"], node_ports, strict=True):

@@ -5,17 +5,15 @@ alone decides what it may do, which is nothing without one. On the other a devic
 """
 
 import json
-from typing import Any
 
 from dragon_core.topics import Topics
+from dragon_operator.fleet.access import CLOUD_PEER, OPERATOR, cloud_peer_entries, operator_entries
+from dragon_operator.wanted.names import BROKER_PORT, ENROLMENT_PORT
 from dragon_runtime.servers.mosquitto import COMMON
 
-BROKER_PORT, ENROLMENT_PORT = 8883, 8884
 SECURITY_FILE = "dynamic-security.json"
 PLUGIN = "/usr/lib/mosquitto_dynamic_security.so"
 """In the broker's image, on every processor."""
-OPERATOR, CLOUD_PEER = "operator", "cloud-peer"
-CONTROL_TOPIC = "$CONTROL/dynamic-security/v1"
 
 _OWN = """\
 max_packet_size 2097152
@@ -68,38 +66,8 @@ def initial_security(topics: Topics) -> str:
         ],
         "groups": [],
         "roles": [
-            {"rolename": OPERATOR, "acls": [*both_ways("$CONTROL/dynamic-security/#"), *both_ways(f"{topics.root}/#")]},
+            {"rolename": OPERATOR, "acls": operator_entries(topics)},
             {"rolename": CLOUD_PEER, "acls": cloud_peer_entries(topics)},
         ],
     }
     return json.dumps(content, indent=2) + "\n"
-
-
-def send(topic: str) -> dict[str, Any]:
-    """An entry of a role: publish to what `topic` matches."""
-    return _entry("publishClientSend", topic)
-
-
-def receive(topic: str) -> list[dict[str, Any]]:
-    """Entries of a role: subscribe to `topic` or a part of it, and get what comes."""
-    return [_entry("publishClientReceive", topic), _entry("subscribePattern", topic)]
-
-
-def both_ways(topic: str) -> list[dict[str, Any]]:
-    """Entries of a role: all of that."""
-    return [send(topic), *receive(topic)]
-
-
-def cloud_peer_entries(topics: Topics) -> list[dict[str, Any]]:
-    """Sessions only: with more a cloud peer could ask for certificates in a device's name."""
-    devices = f"{topics.root}/devices"
-    return [
-        *receive(f"{devices}/+/open/+"),
-        _entry("subscribePattern", topics.all_opens),
-        *receive(f"{devices}/+/replicas/+/+/up"),
-        send(f"{devices}/+/sessions/+/down"),
-    ]
-
-
-def _entry(kind: str, topic: str) -> dict[str, Any]:
-    return {"acltype": kind, "topic": topic, "priority": 0, "allow": True}

@@ -1,6 +1,5 @@
-"""The cloud peers: a Deployment, its settings, an autoscaler when asked; and the Job that loads public documents."""
+"""The cloud peers: a Deployment, its settings, an optional autoscaler, and the Job that loads public documents."""
 
-import re
 from typing import Any
 
 import msgspec
@@ -12,7 +11,7 @@ from dragon_operator.wanted import names
 from dragon_operator.wanted.deployment import Deployment, Object, digest
 from dragon_operator.wanted.names import Component
 from dragon_operator.wanted.sources import volume_path
-from dragon_operator.wanted.spec import Aggregation, Pods
+from dragon_operator.wanted.spec import Pods
 
 SETTINGS_FILE = "settings.yaml"
 TRITON_TLS_FOLDER = f"{names.CONFIG_FOLDER}/triton-tls"
@@ -52,7 +51,7 @@ def cloud_settings(deployment: Deployment) -> dict[str, Any]:
         "broker": {"host": host, "port": port, **_tls(names.TLS_FOLDER)},
         "metrics": {"host": "0.0.0.0", "port": names.CLOUD_PEER_PORT},  # noqa: S104 - scraped and probed from outside
         "log": {"format": "json"},
-        **protocol_settings(spec.aggregation),
+        **spec.aggregation.model_dump(mode="json", exclude_none=True),
     }
 
 
@@ -62,22 +61,6 @@ def _tls(folder: str) -> dict[str, str]:
         "certificate_file": f"{folder}/tls.crt",
         "key_file": f"{folder}/tls.key",
     }
-
-
-def protocol_settings(aggregation: Aggregation) -> dict[str, Any]:
-    """`spec.aggregation` as settings of an end: names and values in their own spelling."""
-    values = msgspec.structs.asdict(aggregation)
-    weighting = msgspec.structs.asdict(aggregation.weighting)
-    values["coupling"] = setting_value(values["coupling"])
-    values["placement"] = setting_value(values["placement"])
-    weighting["rule"] = setting_value(weighting["rule"])
-    values["weighting"] = {name: value for name, value in weighting.items() if value is not None}
-    return values
-
-
-def setting_value(value: str) -> str:
-    """A value of an enumeration as files and the wire spell it: `SharedNoise` is `shared_noise`."""
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", value).lower()
 
 
 def _settings_map(deployment: Deployment) -> Object:

@@ -49,12 +49,6 @@ def _stateful_set(deployment: Deployment, managed: ManagedMilvus) -> Object:
         livenessProbe={**probe, "periodSeconds": 30, "failureThreshold": 5},
         volumeMounts=[{"name": "data", "mountPath": MILVUS_FOLDER}],
     )
-    claim: Object = {
-        "accessModes": ["ReadWriteOnce"],
-        "resources": {"requests": {"storage": managed.storage.size}},
-    }
-    if managed.storage.storage_class_name is not None:
-        claim["storageClassName"] = managed.storage.storage_class_name
     when_deleted = deployment.spec.deletion_policy
     return {
         "apiVersion": "apps/v1",
@@ -75,8 +69,16 @@ def _stateful_set(deployment: Deployment, managed: ManagedMilvus) -> Object:
                 # It ignores SIGTERM for minutes, and recovers from being killed.
                 terminationGracePeriodSeconds=SETTLE_SECONDS,
             ),
-            "volumeClaimTemplates": [
-                {"metadata": {"name": "data"}, "spec": claim},
-            ],
+            "volumeClaimTemplates": [{"metadata": {"name": "data"}, "spec": _claim(managed)}],
         },
     }
+
+
+def _claim(managed: ManagedMilvus) -> Object:
+    claim: Object = {
+        "accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": managed.storage.size}},
+    }
+    if managed.storage.storage_class_name is not None:
+        claim["storageClassName"] = managed.storage.storage_class_name
+    return claim

@@ -1,6 +1,5 @@
-"""Network policies: devices reach the broker, cloud peers reach Triton and Milvus, nobody else does."""
+"""Network policies: devices reach the broker, cloud peers reach Triton and Milvus, and no other client does."""
 
-from dragon_operator.objects.broker_files import BROKER_PORT, ENROLMENT_PORT
 from dragon_operator.objects.metadata import metadata
 from dragon_operator.wanted import names
 from dragon_operator.wanted.deployment import Deployment, Object
@@ -22,7 +21,7 @@ def network_policies(deployment: Deployment) -> list[Object]:
         rules = [(workers, [names.MILVUS_PORT]), (None, [names.MILVUS_HEALTH_PORT])]
         made.append(_policy(deployment, Component.MILVUS, rules))
     if deployment.spec.broker.managed is not None:
-        made.append(_policy(deployment, Component.BROKER, [(None, [BROKER_PORT, ENROLMENT_PORT])]))
+        made.append(_policy(deployment, Component.BROKER, [(None, [names.BROKER_PORT, names.ENROLMENT_PORT])]))
     return made
 
 

@@ -1,4 +1,4 @@
-"""How many pods a component has: a number of the spec, or one that an autoscaler writes."""
+"""Number of pods of a component: from the spec, or written by an autoscaler."""
 
 from dragon_operator.objects.metadata import metadata
 from dragon_operator.wanted.deployment import Deployment, Object

@@ -153,7 +153,7 @@ def _server(deployment: Deployment) -> Object:
             {"name": "grpc", "containerPort": names.TRITON_PORT},
             {"name": "metrics", "containerPort": names.TRITON_METRICS_PORT},
         ],
-        # A large model takes its time to load; after that a server that cannot produce a token is started anew.
+        # A large model takes its time to load; after that a server that cannot produce a token is restarted.
         startupProbe={**probe, "periodSeconds": 5, "failureThreshold": 240},
         readinessProbe={**probe, "periodSeconds": 10, "failureThreshold": 2},
         livenessProbe={**probe, "periodSeconds": 30, "failureThreshold": 4},

@@ -1,1 +1,4 @@
-"""What is wanted: the resource as types, and how everything that follows from it is called."""
+"""What is wanted: the resources as types, and how everything that follows from them is called and spelt.
+
+Nothing of what became of it in a cluster: no children, no pods, and no clock.
+"""

@@ -1,4 +1,4 @@
-"""A DragonDeployment with all that builders of its objects need to know."""
+"""A DragonDeployment with everything that the builders of its objects need."""
 
 import hashlib
 import json
@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dragon_operator.objects.broker_files import BROKER_PORT, ENROLMENT_PORT
 from dragon_operator.settings import ImageSettings
 from dragon_operator.wanted import names
 from dragon_operator.wanted.names import Component
@@ -32,7 +31,7 @@ class Deployment:
     @classmethod
     def from_object(cls, obj: Object, images: ImageSettings) -> "Deployment":
         """Raises:
-        SettingsError: its spec does not fit.
+        SettingsError: the spec is invalid.
         """
         metadata = obj["metadata"]
         return cls(
@@ -61,7 +60,7 @@ class Deployment:
 
     @property
     def broker_host(self) -> str:
-        """Where devices reach the broker."""
+        """Host by which devices reach the broker."""
         if self.spec.broker.external is not None:
             return self.spec.broker.external.host
         hosts = self.spec.broker.managed.hosts if self.spec.broker.managed is not None else []
@@ -69,9 +68,9 @@ class Deployment:
 
     @property
     def inner_broker(self) -> tuple[str, int]:
-        """Where the cluster reaches the broker: host and port."""
+        """Host and port by which the cluster reaches the broker."""
         external = self.spec.broker.external
-        return (self.host(Component.BROKER), BROKER_PORT) if external is None else (external.host, external.port)
+        return (self.host(Component.BROKER), names.BROKER_PORT) if external is None else (external.host, external.port)
 
     @property
     def outer_ports(self) -> tuple[int, int]:
@@ -80,8 +79,8 @@ class Deployment:
             return self.spec.broker.external.port, self.spec.broker.external.enrolment_port
         service = self.spec.broker.managed.service if self.spec.broker.managed is not None else None
         if service is None or service.type != "NodePort":
-            return BROKER_PORT, ENROLMENT_PORT
-        return service.node_port or BROKER_PORT, service.enrolment_node_port or ENROLMENT_PORT
+            return names.BROKER_PORT, names.ENROLMENT_PORT
+        return service.node_port or names.BROKER_PORT, service.enrolment_node_port or names.ENROLMENT_PORT
 
     @property
     def milvus_uri(self) -> str:

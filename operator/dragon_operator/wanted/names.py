@@ -15,9 +15,9 @@ INSTANCE = "app.kubernetes.io/instance"
 COMPONENT = "app.kubernetes.io/component"
 DEVICE = f"{GROUP}/device"
 CHECKSUM = f"{GROUP}/checksum"
-"""On a pod template: changes when the pods must be made anew for what they read at start."""
+"""On a pod template: changes when the pods must be replaced because of what they read at start."""
 ROTATION = f"{GROUP}/rotate-credentials"
-"""On a DragonDeployment: a new value has its certificates issued anew. On a Secret: the value it was made for."""
+"""On a DragonDeployment: a new value has its certificates reissued. On a Secret: the value it was made for."""
 HOSTS = f"{GROUP}/hosts"
 """On a Secret with a server's certificate: the names it was issued for."""
 
@@ -32,6 +32,7 @@ FORMER_TOKENS = "former-tokens"
 BROKER_IDENTITY = "broker-tls"
 """The Secret with the broker's own certificate, as a part of a name."""
 
+BROKER_PORT, ENROLMENT_PORT = 8883, 8884
 TRITON_PORT = 8001
 TRITON_METRICS_PORT = 8002
 MILVUS_PORT = 19530

@@ -1,4 +1,4 @@
-"""Where models and documents are: `pvc://CLAIM/PATH` names a volume of the namespace, the rest is fetched."""
+"""Locations of models and documents: `pvc://CLAIM/PATH` names a volume of the namespace, others are downloaded."""
 
 from dataclasses import dataclass
 
@@ -14,7 +14,7 @@ class VolumePath:
 
 
 def volume_path(uri: str) -> VolumePath | None:
-    """What a `pvc://` address names; None for one that is fetched."""
+    """Claim and path of a `pvc://` address; None for an address to download from."""
     if not uri.startswith(SCHEME):
         return None
     claim, _, path = uri.removeprefix(SCHEME).partition("/")

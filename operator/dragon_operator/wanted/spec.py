@@ -5,6 +5,8 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from dragon_core.errors import SettingsError
+from dragon_runtime.settings import ProtocolSettings
+from dragon_runtime.settings.spellings import protocol_settings
 
 Quantities = dict[str, str | int]
 Kept = Literal["Retain", "Delete"]
@@ -12,7 +14,7 @@ Parsed = TypeVar("Parsed")
 
 
 class Part(msgspec.Struct, frozen=True, rename="camel"):
-    """What every group of a spec has in common: fields are camelCase outside."""
+    """Root of all groups of a spec: fields are camelCase outside."""
 
 
 class SecretKey(Part, frozen=True, rename="camel"):
@@ -53,14 +55,14 @@ class Gpu(Part, frozen=True, rename="camel"):
 
 
 class Cache(Part, frozen=True, rename="camel"):
-    """Where a downloaded model is kept."""
+    """Volume for downloaded models."""
 
     size: str | None = None
     storage_class_name: str | None = None
 
 
 class Pods(Part, frozen=True, rename="camel"):
-    """Where pods run and with what; `image` unset: the operator's own choice."""
+    """Placement and resources of pods; `image` unset: the operator's default."""
 
     image: str | None = None
     resources: Resources = Resources()
@@ -84,7 +86,7 @@ class ScaledPods(Pods, frozen=True, rename="camel"):
 
     @property
     def least_replicas(self) -> int:
-        """How many there must be."""
+        """Minimum number of replicas."""
         return self.replicas if self.autoscaling is None else self.autoscaling.min_replicas
 
 
@@ -125,7 +127,7 @@ class Milvus(Part, frozen=True, rename="camel"):
 
 
 class BrokerService(Part, frozen=True, rename="camel"):
-    """How the broker is reached from outside."""
+    """How devices outside the cluster reach the broker."""
 
     type: str = "ClusterIP"
     node_port: int | None = None
@@ -170,29 +172,6 @@ class CloudPeer(ScaledPods, frozen=True, rename="camel"):
     drain_seconds: int = 30
 
 
-class Weighting(Part, frozen=True, rename="camel"):
-    """How much each context has to say."""
-
-    rule: str = "Evidence"
-    temperature: float = 0.1
-    beta: float | None = None
-    gamma: float = 0.5
-
-
-class Aggregation(Part, frozen=True, rename="camel"):
-    """How both ends write one answer; the fields are settings of both ends."""
-
-    coupling: str = "SharedNoise"
-    placement: str = "Auto"
-    window: int = 32
-    branches: int = 2
-    max_published_tokens: int = 64
-    nucleus: float = 0.99
-    num_passages: int = 2
-    passages_per_context: int = 2
-    weighting: Weighting = Weighting()
-
-
 class Source(Part, frozen=True, rename="camel"):
     """A file, a folder or an archive with public documents."""
 
@@ -233,7 +212,7 @@ class DeviceConfiguration(Part, frozen=True, rename="camel"):
 
 
 class Devices(Part, frozen=True, rename="camel"):
-    """What holds for the devices of a deployment."""
+    """Settings for all devices of a deployment."""
 
     heartbeat_seconds: int = 15
     certificate_days: int = 90
@@ -254,7 +233,7 @@ class DeploymentSpec(Part, frozen=True, rename="camel"):
     broker: Broker
     triton: Triton = Triton()
     cloud_peer: CloudPeer = CloudPeer()
-    aggregation: Aggregation = Aggregation()
+    aggregation: ProtocolSettings = ProtocolSettings()
     documents: Documents = Documents()
     devices: Devices = Devices()
     network_policy: NetworkPolicies = NetworkPolicies()
@@ -292,6 +271,16 @@ def parse_device(spec: dict[str, Any]) -> DeviceSpec:
 
 def _parse(spec: dict[str, Any], cls: type[Parsed]) -> Parsed:
     try:
-        return msgspec.convert(spec, cls)
+        return msgspec.convert(spec, cls, dec_hook=_aggregation)
     except msgspec.ValidationError as error:
         raise SettingsError(f"spec: {error}; is the CRD of the operator's version installed?") from error
+
+
+def _aggregation(cls: type, value: Any) -> ProtocolSettings:
+    """`spec.aggregation`: the one part that is settings of both ends, and not the operator's own."""
+    if cls is not ProtocolSettings:
+        raise NotImplementedError(cls)
+    try:
+        return protocol_settings(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from error

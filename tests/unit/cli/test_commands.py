@@ -95,16 +95,16 @@ async def test_a_wrong_use_is_one_line_and_exit_code_1(api: ServedApi, tmp_path:
     for arguments, told in (
         (["ask", "x", "--url", "http://127.0.0.1:9"], "nothing answers at http://127.0.0.1:9"),
         (["ask", "x", "--url", "localhost:8642"], "write it as http://host:port"),
-        (["ask", "x", "--url", "http://a:port"], "is no address of an API"),
+        (["ask", "x", "--url", "http://a:port"], "is not the address of an API"),
         (["ask", "x", "--api-key-file", str(tmp_path / "none")], "cannot read"),
-        (["documents", "add", str(tmp_path / "none.txt")], "there is no file"),
-        (["documents", "add", str(tmp_path / "empty")], "holds no document"),
+        (["documents", "add", str(tmp_path / "none.txt")], "no such file"),
+        (["documents", "add", str(tmp_path / "empty")], "contains no document"),
         (["documents", "show", "none"], "there is no document 'none'"),
         (["documents", "delete", "none"], "there is no document 'none'"),
-        (["status", "--folder", str(tmp_path / "none")], "`dragonctl up` starts one"),
+        (["status", "--folder", str(tmp_path / "none")], "start one with `dragonctl up`"),
         (["logs", "--folder", str(tmp_path / "none")], "`dragonctl up` starts a stack"),
         (["logs", "kitchen"], "there is no part 'kitchen'"),
-        (["up", "--public-documents", str(tmp_path / "none")], "is no folder of public documents"),
+        (["up", "--public-documents", str(tmp_path / "none")], "is not a folder of public documents"),
         (["up", "--model", str(tmp_path / "none.gguf")], "No such file"),
         (["up", "--model", str(tmp_path / "file")], "is no GGUF file"),
         (["up", "--model", "https://models/a.gguf"], "--model-sha256"),
@@ -157,7 +157,7 @@ async def test_documents_that_are_not_taken_are_named_with_the_reason(api: Serve
     result = await dragonctl(api, "documents", "add", str(tmp_path))
     assert result.exit_code == 1
     assert f"{tmp_path / '[b].pdf'}: [b].pdf: this is no PDF" in result.stderr
-    assert result.stderr.endswith("dragonctl: 1 of 2 documents were not taken\n")
+    assert result.stderr.endswith("dragonctl: 1 of 2 documents were not added\n")
     assert len(api.documents.documents) == 1
     assert "there are no documents" not in (await dragonctl(api, "documents", "list")).stdout
 

@@ -10,8 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dragon_core.errors import OurError
-from dragon_core.sampling import filtered, log_softmax, validate
+from dragon_core.sampling import filtered, log_softmax
 from dragon_core.types import Sampling
 
 CLOSE = 1e-9
@@ -126,25 +125,3 @@ def test_the_smallest_temperatures_choose_the_best_token(logits: list[float], te
     found = filtered(logged, Sampling(temperature=temperature))[0]
     assert found[logged[0].argmax()] == pytest.approx(1.0)
     assert found.sum() == pytest.approx(1.0)
-
-
-@pytest.mark.parametrize(
-    ("sampling", "name"),
-    [
-        (Sampling(temperature=-0.1), "temperature"),
-        (Sampling(temperature=10.5), "temperature"),
-        (Sampling(temperature=math.nan), "temperature"),
-        (Sampling(top_k=-1), "top_k"),
-        (Sampling(min_p=1.5), "min_p"),
-        (Sampling(top_p=0.0), "top_p"),
-        (Sampling(top_p=math.nan), "top_p"),
-    ],
-)
-def test_a_parameter_out_of_range_is_refused_by_name(sampling: Sampling, name: str) -> None:
-    with pytest.raises(OurError, match=name):
-        validate(sampling)
-
-
-def test_the_bounds_themselves_are_in_range() -> None:
-    validate(Sampling(temperature=0.0, top_k=0, min_p=0.0, top_p=1.0))
-    validate(Sampling(temperature=10.0, top_k=2**31, min_p=1.0, top_p=1e-9))

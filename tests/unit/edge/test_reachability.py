@@ -46,10 +46,10 @@ async def test_a_wrong_clock_is_told_from_a_wrong_server(tmp_path: Path) -> None
         with pytest.raises(OurError, match=r"2001-09-09 01:46:40 UTC.*set the clock"):
             await require_tls_server("localhost", port, trust(), clock=lambda: 1e9)
     async with served(tmp_path, hosts=["elsewhere"], valid=dt.timedelta(days=1)) as port:
-        with pytest.raises(OurError, match="cannot be believed"):
+        with pytest.raises(OurError, match="cannot be trusted"):
             await require_tls_server("localhost", port, trust())
     async with served(tmp_path, hosts=["localhost"], valid=dt.timedelta(days=1)) as port:
-        with pytest.raises(OurError, match="cannot be believed"):
+        with pytest.raises(OurError, match="cannot be trusted"):
             await require_tls_server("localhost", port, trust(CertificateAuthority.create("other")))
 
 

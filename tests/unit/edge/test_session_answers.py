@@ -205,7 +205,7 @@ async def accept(theirs: MemoryChannel) -> Callable[[AnyMessage], None]:
     wire = Wire(LinkEstimate())
 
     def send(message: AnyMessage) -> None:
-        theirs.send(codec.encode(wire.seal(message, asyncio.get_running_loop().time())))
+        theirs.send(codec.encode(wire.seal(message, now=asyncio.get_running_loop().time())))
 
     send(Accepted(replica="r", prefill_deadline_seconds=5.0))
     await message_of(theirs, Ready)

@@ -107,7 +107,7 @@ def test_names_of_variables_are_unique() -> None:
         ("weighting: {rule: best}", "weighting.rule"),
         ("device: Not A Topic/Name", "device"),
         ("api: {host: 0.0.0.0}", "api: host 0.0.0.0 is reachable from other machines: set api_key_file"),
-        ("api: {allowed_origins: ['pi.lan']}", "'pi.lan' is no origin"),
+        ("api: {allowed_origins: ['pi.lan']}", "'pi.lan' is not an origin"),
         ("model: {path: a.gguf, url: 'https://models/a.gguf'}", "model: set path or url, not both"),
         ("model: {url: 'https://models/a.gguf'}", "model: a model from a url needs its sha256"),
         ("store: {folder: here, uri: 'http://milvus'}", "store: set folder or uri, not both"),

@@ -8,13 +8,12 @@ import pytest
 
 from dragon_core.fleet.messages import (
     Aggregation,
-    AgreedWeighting,
     Configuration,
     Desired,
     DeviceModel,
     SamplingDefaults,
 )
-from dragon_core.types import CouplingKind, WeightingRule
+from dragon_core.types import CouplingKind, Weighting, WeightingRule
 from dragon_runtime.settings import LogLevel, PlacementChoice
 from edge_daemon.fleet.twin import Twin, configured, problem_of
 from edge_daemon.settings import EdgeSettings
@@ -25,7 +24,7 @@ OTHER = DeviceModel(url="https://models.example/other.gguf", sha256="b" * 64)
 
 AGGREGATION = Aggregation(
     coupling=CouplingKind.INDEPENDENT,
-    weighting=AgreedWeighting(rule=WeightingRule.CONTRAST, temperature=0.2, beta=0.75, gamma=0.25),
+    weighting=Weighting(rule=WeightingRule.CONTRAST, temperature=0.2, beta=0.75, gamma=0.25),
     max_published_tokens=32,
     nucleus=0.9,
     num_passages=6,

@@ -1,12 +1,14 @@
-"""A DragonDeployment and what a cluster would hold of it, as data."""
+"""A DragonDeployment, a device of it, and what a cluster would hold of them, as data."""
 
 import datetime as dt
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from dragon_operator.credentials.credentials import plan_credentials
+from dragon_operator.credentials.plan import plan_credentials
+from dragon_operator.devices.device import Device
 from dragon_operator.look.observed import Observed
 from dragon_operator.look.plan import Apply, plan
 from dragon_operator.settings import ImageSettings
@@ -50,10 +52,16 @@ def deployment(spec: dict[str, Any] | None = None, **metadata: Any) -> Deploymen
     return Deployment.from_object(resource(spec, **metadata), ImageSettings())
 
 
+def device(spec: dict[str, Any] | None = None, *, uid: str = "d1") -> Device:
+    """An EdgeDevice called kiosk."""
+    metadata = {"name": "kiosk", "namespace": "support", "uid": uid, "generation": 1}
+    return Device.from_object({"metadata": metadata, "spec": {"deployment": "helpdesk", **(spec or {})}})
+
+
 def applied(made: Deployment, before: Observed | None = None) -> Observed:
     """What the cluster holds after everything was applied to what it held before."""
     observed = before or Observed()
-    secrets = plan_credentials(made, observed, NOW).secrets
+    secrets = plan_credentials(made, observed.secrets, NOW).secrets
     children = dict(observed.children)
     for action in plan(made, observed, secrets):
         if isinstance(action, Apply):
@@ -82,7 +90,17 @@ def ready(observed: Observed) -> Observed:
             }
             pods += [pod(made, ready=True) for _ in range(replicas)]
         children[key] = made
-    return Observed(children=children, pods=pods, foreign_secrets=observed.foreign_secrets)
+    return Observed(children=children, pods=tuple(pods), foreign_secrets=observed.foreign_secrets)
+
+
+def with_pod(observed: Observed, made: dict[str, Any]) -> Observed:
+    """The same with one more pod."""
+    return replace(observed, pods=(*observed.pods, made))
+
+
+def without(observed: Observed, kind: str, name: str) -> Observed:
+    """The same without a child."""
+    return replace(observed, children={key: obj for key, obj in observed.children.items() if key != (kind, name)})
 
 
 def pod(workload: dict[str, Any], *, ready: bool, **status: Any) -> dict[str, Any]:

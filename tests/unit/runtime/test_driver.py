@@ -21,6 +21,7 @@ from dragon_core.session.events import (
 )
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits, SessionSettings
+from dragon_core.session.unopened import Unopened
 from dragon_core.types import Peer
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Prepared
@@ -35,7 +36,7 @@ class PunctualSession(Session):
     """Wants to be woken at times it changes its mind about: `then` after each message or wake-up, closed after all."""
 
     def __init__(self, settings: SessionSettings, *, then: Sequence[float]) -> None:
-        super().__init__(Peer.OTHER, settings)
+        super().__init__(Unopened(settings))
         self._first, *self._then = then
         self.woken: list[float] = []
 
@@ -90,7 +91,7 @@ def test_a_defect_in_the_session_ends_run_with_the_exception() -> None:
         pair = ToyPair()
         ours, theirs = memory_channel_pair()
         prepare = pair.preparations[Peer.OTHER].prepare
-        driver = SessionDriver(BrokenSession(Peer.OTHER, pair.settings[Peer.OTHER]), theirs, prepare=prepare)
+        driver = SessionDriver(BrokenSession.await_open(pair.settings[Peer.OTHER]), theirs, prepare=prepare)
         ours.send(opened(pair))
         with pytest.raises(ZeroDivisionError):
             await driver.run()

@@ -36,12 +36,13 @@ from dragon_core.session.events import (
     Stepped,
     TimePassed,
 )
-from dragon_core.session.lifecycle import LEGAL, State
+from dragon_core.session.lifecycle import ARRIVING, SENT, State
 from dragon_core.types import Peer
 from simulator.oracle import Question
 from simulator.peer_pair import PairEnd, PeerPair
 from simulator.schedule import Schedule
 from tests.unit.core.samples import messages
+from tests.unit.core.session.inside import inside, next_position_of, term_of, wire_of
 
 QUESTION = Question(max_tokens=5, end_penalty=60.0)
 SAMPLES = messages(PeerPair(QUESTION, Schedule()).open(), position=0)
@@ -60,7 +61,7 @@ def pairs_in(peer: Peer, state: State) -> Iterator[tuple[PeerPair, PairEnd]]:
         pair = PeerPair(QUESTION, schedule)
         pair.start()
         end = pair.opener if peer is Peer.OPENER else pair.replicas[0]
-        while end.session._end.state is not state:
+        while end.session.state is not state:
             assert pair.time.advance(until=10.0), f"{peer} is never {state}"
         if state is State.RUNNING:
             pair.time.advance(until=10.0)
@@ -69,15 +70,10 @@ def pairs_in(peer: Peer, state: State) -> Iterator[tuple[PeerPair, PairEnd]]:
 
 def push(end: PairEnd, message: AnyMessage, *, term: int = 0, gap: int = 0) -> list[Effect]:
     """Have `message` arrive as the next one from the other end."""
-    wire = end.session._end.wire
+    wire = wire_of(end)
     sequence = (-1 if wire.last_received is None else wire.last_received) + 1 + gap
-    envelope = Envelope(wire.term + term, sequence, 2**63, 2**64 - 1, 2**32 - 1, message)
+    envelope = Envelope(term_of(end) + term, sequence, 2**63, 2**64 - 1, 2**32 - 1, message)
     return end.receive(Received(codec.decode(codec.encode(envelope))))
-
-
-def next_position(end: PairEnd) -> int:
-    session = end.session._end
-    return session.answer.next_position if session.has_request else 0
 
 
 def require_named(effects: list[Effect]) -> None:
@@ -110,9 +106,9 @@ def test_a_message_is_handled_or_refused(peer: Peer, state: State, gap: int) -> 
         # A frame that seems lost before it makes a difference to what follows, not to each sample.
         for number in range(len(samples)) if gap == 0 else (0, -1):
             pair, end = next(pairs)
-            message = messages(pair.open(), position=next_position(end))[kind][number]
-            is_expected = kind in LEGAL[peer].get(state, ())
-            is_heard = end.session._end.is_bound or kind.__name__ in ("Accepted", "Refused", "Failure")
+            message = messages(pair.open(), position=next_position_of(end))[kind][number]
+            is_expected = kind in ARRIVING[peer].get(state, ())
+            is_heard = end.session._end.contact.is_bound or kind.__name__ in ("Accepted", "Refused", "Failure")
             effects = push(end, message, gap=gap)
             require_named(effects)
             if state is State.CLOSED:
@@ -131,39 +127,44 @@ def test_a_repeated_message_has_no_effect(peer: Peer, state: State) -> None:
     for kind, samples in SAMPLES.items():
         for number in range(0, len(samples), 4):
             pair, end = next(pairs)
-            wire = end.session._end.wire
             push(end, Probe(), gap=3)
-            message = messages(pair.open(), position=next_position(end))[kind][number]
-            envelope = Envelope(wire.term, wire.last_received or 0, 0, None, 0, message)
-            if end.session._end.is_bound and kind in LEGAL[peer].get(state, ()):
+            message = messages(pair.open(), position=next_position_of(end))[kind][number]
+            envelope = Envelope(term_of(end), wire_of(end).last_received or 0, 0, None, 0, message)
+            if end.session._end.contact.is_bound and kind in ARRIVING[peer].get(state, ()):
                 assert end.receive(Received(envelope)) == []
 
 
 def test_each_end_is_sent_what_only_the_other_may_send() -> None:
     """The table itself, said once more without it."""
     for state in State:
-        ours, theirs = (LEGAL[peer].get(state, ()) for peer in Peer)
+        ours, theirs = (ARRIVING[peer].get(state, ()) for peer in Peer)
         assert Open not in ours
         assert not {Accepted, Refused} & set(theirs)
-    assert LEGAL[Peer.OTHER][State.IDLE] == (Open,)
+        for sender in Peer:
+            taken = {kind for there in State for kind in ARRIVING[sender.opposite].get(there, ())}
+            assert set(SENT[sender].get(state, ())) <= taken, "what is sent, the other end may take"
+    assert ARRIVING[Peer.OTHER][State.IDLE] == (Open,)
     for peer in Peer:
-        assert State.CLOSED not in LEGAL[peer]
+        assert State.CLOSED not in ARRIVING[peer]
         for state in (State.PREPARING, State.RUNNING, State.FINISHING):
             shared = {Ready, Draft, Target, MoveRequest, Handover, Resume, Finish, Failure, Probe}
-            assert set(LEGAL[peer][state]) - {Open, Accepted, Refused} == shared
+            assert set(ARRIVING[peer][state]) - {Open, Accepted, Refused} == shared
 
 
-@pytest.mark.parametrize("term", [-1, 1, 5])
-@pytest.mark.parametrize(("peer", "state"), STATES)
-def test_a_message_of_another_term_is_ignored_or_refused(peer: Peer, state: State, term: int) -> None:
+TERMS = [(term, peer, state) for term in (-1, 1, 5) for peer, state in STATES if term > 0 or state is not State.IDLE]
+"""Differences to the term of an end; nothing is older than an end that was not asked yet."""
+
+
+@pytest.mark.parametrize(("term", "peer", "state"), TERMS)
+def test_a_message_of_another_term_is_ignored_or_refused(term: int, peer: Peer, state: State) -> None:
     """Only the opener begins terms, with Open or Resume: one that nobody began closes its end."""
     pairs = pairs_in(peer, state)
     for kind in SAMPLES:
         for number in (0,) if state is State.CLOSED else (0, -1):
             pair, end = next(pairs)
-            session = end.session._end
-            session.wire.term += term < 0
-            message = messages(pair.open(), position=next_position(end))[kind][number]
+            if term < 0:
+                inside(end).term.begin_anew()
+            message = messages(pair.open(), position=next_position_of(end))[kind][number]
             effects = push(end, message, term=term)
             require_named(effects)
             if term < 0:
@@ -183,16 +184,12 @@ EVENTS: list[Event] = [
     *(MoveAsked(peer, "a reason") for peer in Peer),
     TimePassed(),
 ]
-IDLE_EVENTS = (Refuse, Cancelled, TimePassed)
-"""What a driver may tell a session that has not been opened yet."""
 
 
 @pytest.mark.parametrize(("peer", "state"), STATES)
 def test_an_event_is_handled(peer: Peer, state: State) -> None:
     pairs = pairs_in(peer, state)
     for event in EVENTS:
-        if state is State.IDLE and not isinstance(event, IDLE_EVENTS):
-            continue
         pair, end = next(pairs)
         effects = end.receive(event)
         if state is State.CLOSED:

@@ -10,6 +10,7 @@ from simulator.oracle import Question
 from simulator.peer_pair import PairEnd, PeerPair
 from simulator.schedule import Schedule
 from tests.unit.core.samples import BODY
+from tests.unit.core.session.inside import inside
 from tests.unit.core.session.test_every_message import is_closed, push, sent
 
 WINDOW, BRANCHES = 5, 2
@@ -24,13 +25,13 @@ def waiting(peer: Peer, aggregator: Peer) -> tuple[PeerPair, PairEnd]:
     pair.start()
     pair.time.run_to(0.5)
     end = pair.opener if peer is Peer.OPENER else pair.replicas[0]
-    assert end.session._end.state is State.RUNNING
+    assert end.session.state is State.RUNNING
     assert end.session.aggregator is aggregator
     return pair, end
 
 
 def num_kept(end: PairEnd) -> int:
-    return len(end.session._end.settling.theirs)
+    return len(inside(end).settling.theirs)
 
 
 def flood(end: PairEnd, messages: list[AnyMessage]) -> tuple[int, str]:
@@ -107,7 +108,7 @@ def test_targets_beyond_the_end_of_the_answer_are_refused(peer: Peer) -> None:
     assert len(pair.emitted) == (QUESTION.max_tokens if peer is Peer.OPENER else 0)
     pair, end = waiting(peer, peer.opposite)
     assert flood(end, [Target(0, (3,) * 100_000, (None,) * 100_000)]) == (0, "position")
-    assert end.session._end.answer.next_position == QUESTION.max_tokens
+    assert inside(end).answer.next_position == QUESTION.max_tokens
 
 
 @pytest.mark.parametrize("peer", Peer)
@@ -118,7 +119,7 @@ def test_every_message_is_answered_with_a_bounded_number(peer: Peer) -> None:
     pair.start()
     pair.time.run_to(0.7)
     end = pair.opener if peer is Peer.OPENER else pair.replicas[0]
-    position = end.session._end.answer.next_position
+    position = inside(end).answer.next_position
     ready = Ready(num_contexts=1, constant_weight_level=1000, decode_seconds=0.01, rtt_seconds=0.1)
     for message, most in (
         (Probe(), 0),
@@ -136,5 +137,5 @@ def test_refusals_without_end_make_the_opener_ask_ever_more_rarely() -> None:
     pair.start()
     refused = Refused(reason="later", retry_after_seconds=0.0)
     assert flood(pair.opener, [refused] * 1500) == (1500, "")
-    session = pair.opener.session._end
-    assert session.timers.next_at == pair.now + session.limits.max_retry
+    session = inside(pair.opener)
+    assert session.timers.next_at == pair.now + session.settings.limits.max_retry

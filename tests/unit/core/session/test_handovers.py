@@ -13,6 +13,7 @@ from simulator.oracle import Question, oracle_tokens
 from simulator.peer_pair import PeerPair
 from simulator.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
+from tests.unit.core.session.inside import inside
 from tests.unit.core.session.strategies import questions, rough_schedules
 
 EVEN = ((Context(tokens=(1,), relevance=0.2),), (Context(tokens=(1,), relevance=0.2),))
@@ -31,7 +32,7 @@ def test_handovers_at_any_moment_do_not_change_the_answer(
     pair = PeerPair(question, Schedule(moves=moves, delay_seconds=delay_seconds, window=window, branches=2))
     assert pair.run() == oracle_tokens(question)
     assert not pair.degraded
-    assert pair.opener.session._end.wire.term == 0, "authority that is handed over keeps its term"
+    assert inside(pair.opener).term.number == 0, "authority that is handed over keeps its term"
 
 
 @pytest.mark.parametrize("decode_seconds", [(0.01, 0.01), (0.005, 0.02), (0.02, 0.005)])

@@ -10,7 +10,8 @@ from simulator.oracle import Question
 from simulator.peer_pair import PairEnd, PeerPair
 from simulator.schedule import Schedule
 from tests.unit.core.samples import messages
-from tests.unit.core.session.test_every_message import SAMPLES, next_position, push, require_end, require_named
+from tests.unit.core.session.inside import inside, next_position_of
+from tests.unit.core.session.test_every_message import SAMPLES, push, require_end, require_named
 
 QUESTION = Question(max_tokens=5, end_penalty=60.0)
 KINDS = list(SAMPLES)
@@ -28,7 +29,7 @@ def begun(schedule: Schedule, num_acts: int) -> PeerPair:
 
 def push_all(pair: PeerPair, end: PairEnd, arriving: list[tuple[type, int, int, int]]) -> None:
     for kind, number, gap, num_acts in arriving:
-        samples = messages(pair.open(), position=next_position(end))[kind]
+        samples = messages(pair.open(), position=next_position_of(end))[kind]
         require_named(push(end, samples[number % len(samples)], gap=gap))
         for _ in range(num_acts):
             pair.time.advance(until=10.0)
@@ -60,8 +61,8 @@ def test_a_resume_before_anybody_is_ready_is_taken() -> None:
     end = pair.opener
     push(end, Refused(reason="later", retry_after_seconds=0.5))
     push(end, Accepted(replica="r0", prefill_deadline_seconds=30.0))
-    assert end.session._end.state is State.PREPARING
-    assert not end.session._end.ready
+    assert end.session.state is State.PREPARING
+    assert inside(end).contact.ready is None
     push(end, Resume(next_position=0, last_sequence=0, aggregator=None))
     assert end.closed is None
 

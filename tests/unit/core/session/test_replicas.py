@@ -10,6 +10,7 @@ from simulator.oracle import Question
 from simulator.peer_pair import PeerPair
 from simulator.schedule import Schedule
 from tests.unit.core.session.expectations import require_clean_end, require_oracles_answer
+from tests.unit.core.session.inside import inside
 from tests.unit.core.session.strategies import questions
 
 LONG = Question(seed=6, max_tokens=160, end_penalty=60.0)
@@ -38,7 +39,7 @@ def test_a_new_replica_takes_over_with_the_tokens_so_far(placement: Peer | None,
     report = pair.closed[Peer.OTHER].report
     assert report is not None
     assert report.num_tokens == len(pair.tokens)
-    assert report.term == pair.opener.session._end.wire.term > 0
+    assert report.term == inside(pair.opener).term.number > 0
 
 
 def test_what_a_replica_that_was_given_up_says_is_not_heard() -> None:

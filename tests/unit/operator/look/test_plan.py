@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from cloud_peer.settings import CloudSettings
-from dragon_operator.credentials.credentials import plan_credentials
+from dragon_operator.credentials.plan import plan_credentials
 from dragon_operator.look.observed import Observed
 from dragon_operator.look.plan import Apply, Delete, desired, plan
 from dragon_operator.objects.cloud_peer import SETTINGS_FILE
@@ -102,7 +102,7 @@ def test_cloud_peers_accept_their_settings(spec: dict[str, Any]) -> None:
 def test_a_second_plan_changes_nothing_but_applies_again() -> None:
     made = sample.deployment(EVERYTHING)
     observed = sample.applied(made)
-    secrets = plan_credentials(made, observed, sample.NOW).secrets
+    secrets = plan_credentials(made, observed.secrets, sample.NOW).secrets
     again = plan(made, observed, secrets)
     assert not [action for action in again if isinstance(action, Delete)]
     assert not [action for action in again if isinstance(action, Apply) and action.obj["kind"] == "Secret"]
@@ -123,7 +123,7 @@ def test_a_second_plan_changes_nothing_but_applies_again() -> None:
 def test_what_is_not_wanted_any_more_is_deleted(spec: dict[str, Any], gone: tuple[str, str]) -> None:
     observed = sample.applied(sample.deployment(EVERYTHING))
     made = sample.deployment({**EVERYTHING, **spec})
-    secrets = plan_credentials(made, observed, sample.NOW).secrets
+    secrets = plan_credentials(made, observed.secrets, sample.NOW).secrets
     deleted = {(action.kind, action.name) for action in plan(made, observed, secrets) if isinstance(action, Delete)}
     assert gone in deleted
     assert not {kind for kind, _ in deleted} & {"Secret", "PersistentVolumeClaim"}
@@ -132,7 +132,7 @@ def test_what_is_not_wanted_any_more_is_deleted(spec: dict[str, Any], gone: tupl
 def test_changed_documents_make_another_job() -> None:
     observed = sample.applied(sample.deployment(EVERYTHING))
     made = sample.deployment({**EVERYTHING, "documents": {"sources": [{"uri": "pvc://handbook/new"}]}})
-    secrets = plan_credentials(made, observed, sample.NOW).secrets
+    secrets = plan_credentials(made, observed.secrets, sample.NOW).secrets
     actions = plan(made, observed, secrets)
     jobs = [
         action.obj["metadata"]["name"]
@@ -148,8 +148,8 @@ def test_what_others_made_is_left_alone() -> None:
     made = sample.deployment()
     observed = sample.applied(made)
     foreign = {"kind": "ConfigMap", "metadata": {"name": "theirs", "labels": {}, "ownerReferences": [{"uid": "u2"}]}}
-    observed.children["ConfigMap", "theirs"] = foreign
-    secrets = plan_credentials(made, observed, sample.NOW).secrets
+    observed = observed.after({("ConfigMap", "theirs"): foreign})
+    secrets = plan_credentials(made, observed.secrets, sample.NOW).secrets
     assert not [action for action in plan(made, observed, secrets) if isinstance(action, Delete)]
 
 
@@ -188,7 +188,7 @@ def test_another_model_makes_new_triton_pods_and_no_others() -> None:
 def test_a_job_that_is_there_stays_as_it_was_made() -> None:
     observed = sample.applied(sample.deployment(EVERYTHING))
     made = sample.deployment(EVERYTHING, annotations={names.ROTATION: "today"})
-    secrets = plan_credentials(made, observed, sample.NOW).secrets
+    secrets = plan_credentials(made, observed.secrets, sample.NOW).secrets
     kinds_applied = {action.obj["kind"] for action in plan(made, observed, secrets) if isinstance(action, Apply)}
     assert "Deployment" in kinds_applied
     assert "Job" not in kinds_applied

@@ -9,14 +9,9 @@ import pytest
 from cryptography import x509
 
 from dragon_core.errors import SettingsError
-from dragon_operator.credentials.credentials import (
-    CERTIFICATE_LIFE,
-    SERVER_AUTHORITY,
-    Credentials,
-    SecretMissingError,
-    decoded,
-    plan_credentials,
-)
+from dragon_operator.credentials.certificates import CERTIFICATE_LIFE, SERVER_AUTHORITY
+from dragon_operator.credentials.plan import Credentials, plan_credentials
+from dragon_operator.credentials.secret import SecretMissingError, decoded
 from dragon_operator.look.observed import Observed
 from dragon_operator.wanted import names
 from dragon_operator.wanted.names import Component
@@ -29,7 +24,7 @@ LEAVES = {"helpdesk-broker-tls", "helpdesk-triton-tls", "helpdesk-triton-client-
 def remade(observed: Observed, *, after: dt.timedelta = dt.timedelta(), **changes: Any) -> set[str]:
     """Names of the Secrets that are not kept."""
     made = sample.deployment(**changes)
-    secrets = plan_credentials(made, observed, sample.NOW + after).secrets
+    secrets = plan_credentials(made, observed.secrets, sample.NOW + after).secrets
     return {name for name, secret in secrets.items() if secret is not observed.get("Secret", name)}
 
 
@@ -44,7 +39,7 @@ def test_those_of_a_backup_are_kept_and_become_the_deployments_own() -> None:
     secrets = [obj for (kind, _), obj in restored.children.items() if kind == "Secret"]
     for secret in secrets:
         del secret["metadata"]["ownerReferences"]
-    found = plan_credentials(made, restored, sample.NOW).secrets
+    found = plan_credentials(made, restored.secrets, sample.NOW).secrets
     for secret in secrets:
         name = secret["metadata"]["name"]
         assert found[name] == before.get("Secret", name)
@@ -73,20 +68,18 @@ def test_damage_is_repaired() -> None:
     observed = sample.applied(sample.deployment())
     broken = dict(observed.children["Secret", "helpdesk-triton-tls"])
     broken["data"] = {**broken["data"], "tls.crt": base64.b64encode(b"nonsense").decode()}
-    observed.children["Secret", "helpdesk-triton-tls"] = broken
-    assert remade(observed) == {"helpdesk-triton-tls"}
+    assert remade(observed.after({("Secret", "helpdesk-triton-tls"): broken})) == {"helpdesk-triton-tls"}
 
 
 def test_without_its_authority_everything_below_is_made_anew() -> None:
     observed = sample.applied(sample.deployment())
-    del observed.children["Secret", "helpdesk-ca"]
-    found = remade(observed)
+    found = remade(sample.without(observed, "Secret", "helpdesk-ca"))
     assert found >= {"helpdesk-ca", "helpdesk-broker-tls", "helpdesk-cloud-peer-tls", "helpdesk-broker-crl"}
     assert "helpdesk-triton-tls" not in found
 
 
 def test_a_device_authority_opens_no_triton() -> None:
-    secrets = plan_credentials(sample.deployment(), Observed(), sample.NOW).secrets
+    secrets = plan_credentials(sample.deployment(), Observed().secrets, sample.NOW).secrets
     triton = x509.load_pem_x509_certificate(decoded(secrets["helpdesk-triton-tls"], "ca.crt"))
     broker = x509.load_pem_x509_certificate(decoded(secrets["helpdesk-broker-tls"], "ca.crt"))
     assert triton.public_key() != broker.public_key()
@@ -95,9 +88,9 @@ def test_a_device_authority_opens_no_triton() -> None:
 def test_revoked_certificates_stay_on_the_list() -> None:
     made = sample.deployment()
     observed = sample.applied(made)
-    first = plan_credentials(made, observed, sample.NOW, revoked=frozenset({"ab"})).secrets
-    observed.children["Secret", "helpdesk-broker-crl"] = first["helpdesk-broker-crl"]
-    second = plan_credentials(made, observed, sample.NOW, revoked=frozenset({"cd"})).secrets
+    first = plan_credentials(made, observed.secrets, sample.NOW, revoked=frozenset({"ab"})).secrets
+    observed = observed.after({("Secret", "helpdesk-broker-crl"): first["helpdesk-broker-crl"]})
+    second = plan_credentials(made, observed.secrets, sample.NOW, revoked=frozenset({"cd"})).secrets
     listed = x509.load_pem_x509_crl(decoded(second["helpdesk-broker-crl"], "crl.pem"))
     assert {f"{entry.serial_number:x}" for entry in listed} == {"ab", "cd"}
     assert set(second) - {name for name, s in second.items() if s is observed.get("Secret", name)} == {
@@ -113,7 +106,7 @@ def test_an_external_broker_has_its_own_authority() -> None:
     values = {"tls.crt": authority.certificate, "tls.key": authority.private_key}
     secret = {"data": {key: base64.b64encode(value).decode() for key, value in values.items()}}
     observed = Observed(foreign_secrets={"theirs": secret})
-    found = plan_credentials(sample.deployment(EXTERNAL), observed, sample.NOW)
+    found = plan_credentials(sample.deployment(EXTERNAL), observed.secrets, sample.NOW)
     assert found.broker_authority.certificate == authority.certificate
     assert not {"helpdesk-ca", "helpdesk-broker-tls"} & set(found.secrets)
 
@@ -121,7 +114,7 @@ def test_an_external_broker_has_its_own_authority() -> None:
 @pytest.mark.parametrize("secret", [None, {"data": {}}, {"data": {"tls.crt": "!", "tls.key": "!"}}])
 def test_an_external_broker_without_one_is_told(secret: dict[str, Any] | None) -> None:
     with pytest.raises(SettingsError, match="theirs"):
-        plan_credentials(sample.deployment(EXTERNAL), Observed(foreign_secrets={"theirs": secret}), sample.NOW)
+        plan_credentials(sample.deployment(EXTERNAL), Observed(foreign_secrets={"theirs": secret}).secrets, sample.NOW)
 
 
 GIVEN = {"broker": {"managed": {"hosts": ["mqtt.example"], "tls": {"secretRef": {"name": "theirs"}}}}}
@@ -144,7 +137,7 @@ def with_given(values: dict[str, bytes] | None, before: Observed | None = None) 
     made, before = sample.deployment(GIVEN), before or Observed()
     secrets = {"theirs": None if values is None else foreign(values)}
     observed = Observed(children=before.children, pods=before.pods, foreign_secrets=secrets)
-    return plan_credentials(made, observed, sample.NOW), sample.applied(made, observed)
+    return plan_credentials(made, observed.secrets, sample.NOW), sample.applied(made, observed)
 
 
 def broker_pods(observed: Observed) -> dict[str, str]:
@@ -185,7 +178,7 @@ def test_a_given_certificate_comes_and_goes() -> None:
     assert remade(observed, spec={"broker": {"managed": {}}}) == {
         "helpdesk-broker-tls", "helpdesk-cloud-peer-tls", "helpdesk-operator-tls",
     }  # fmt: skip
-    back = plan_credentials(sample.deployment(), observed, sample.NOW)
+    back = plan_credentials(sample.deployment(), observed.secrets, sample.NOW)
     assert back.broker_ca.encode() == back.broker_authority.certificate
     assert SERVER_AUTHORITY not in back.secrets["helpdesk-broker-tls"]["data"]
 
@@ -234,14 +227,14 @@ def test_wildcards_and_addresses_count() -> None:
     spec = {"broker": {"managed": {"hosts": ["10.1.2.3"], "tls": {"secretRef": {"name": "theirs"}}}}}
     values = given(hosts=["*.support.svc", "10.1.2.3"])
     observed = Observed(foreign_secrets={"theirs": foreign(values)})
-    assert plan_credentials(sample.deployment(spec), observed, sample.NOW).problem is None
+    assert plan_credentials(sample.deployment(spec), observed.secrets, sample.NOW).problem is None
 
 
 def test_the_stores_former_passwords_are_kept_for_who_changes_them() -> None:
     observed, tokens = Observed(), []
     for rotation in ("", "one", "one", "two", "three", "four", "five"):
         made = sample.deployment(annotations={names.ROTATION: rotation} if rotation else {})
-        secret = plan_credentials(made, observed, sample.NOW).secrets["helpdesk-milvus"]
+        secret = plan_credentials(made, observed.secrets, sample.NOW).secrets["helpdesk-milvus"]
         observed = Observed(children={("Secret", "helpdesk-milvus"): secret})
         tokens.append(decoded(secret, "token"))
         assert tokens[-1] == b"root:" + decoded(secret, "password")
@@ -251,9 +244,8 @@ def test_the_stores_former_passwords_are_kept_for_who_changes_them() -> None:
 
 
 def test_passwords_differ() -> None:
-    tokens = {
-        decoded(plan_credentials(sample.deployment(), Observed(), sample.NOW).secrets["helpdesk-milvus"], "token")
-        for _ in range(2)
-    }
+    made = sample.deployment()
+    secrets = [plan_credentials(made, Observed().secrets, sample.NOW).secrets["helpdesk-milvus"] for _ in range(2)]
+    tokens = {decoded(secret, "token") for secret in secrets}
     assert len(tokens) == 2
     assert min(len(token) for token in tokens) > 40

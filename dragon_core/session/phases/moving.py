@@ -4,8 +4,8 @@ from dragon_core.errors import PeerError
 from dragon_core.messages import Handover, MoveRequest
 from dragon_core.session.end import SessionEnd
 from dragon_core.session.lifecycle import State
-from dragon_core.session.recovery import resync
-from dragon_core.session.tokens import on_draft
+from dragon_core.session.phases.recovery import resync
+from dragon_core.session.phases.tokens import on_draft
 from dragon_core.types import Peer
 
 
@@ -44,9 +44,7 @@ def on_move_request(end: SessionEnd, placement: Peer) -> None:
 
 
 def hand_over(end: SessionEnd) -> None:
-    drafting = end.drafting
-    frames = [] if drafting is None else drafting.tree.live_frames()
-    drafts = tuple(end.draft_message(frame) for frame in frames)
+    drafts = end.live_drafts()
     end.settling.give_to(end.us.opposite)
     end.send(Handover(end.answer.next_position, drafts))
-    end.handover_sequence = end.wire.last_sent
+    end.contact.handover_sequence = end.contact.wire.last_sent

@@ -25,7 +25,7 @@ def broken(component: Component, **status: Any) -> dict[Condition, State]:
     workload["status"] = {"observedGeneration": 1, "replicas": 1}
     pods = [pod for pod in observed.pods if not pod["metadata"]["name"].startswith(workload["metadata"]["name"])]
     pods.append(sample.pod(workload, ready=False, **status))
-    return states(made, Observed(children=observed.children, pods=pods))
+    return states(made, Observed(children=observed.children, pods=tuple(pods)))
 
 
 def test_all_is_ready() -> None:
@@ -115,7 +115,9 @@ def test_the_old_model_serves_while_the_new_one_loads() -> None:
     assert (found[Condition.MODEL].is_true, found[Condition.MODEL].reason) == (True, Reason.MODEL_LOADING)
     assert found[Condition.PROGRESSING].is_true is True
     said = {"terminated": {"exitCode": 1, "message": "models: sha256 differs"}}
-    after.pods.append(sample.pod(triton, ready=False, initContainerStatuses=[{"name": "fetch-model", "state": said}]))
+    after = sample.with_pod(
+        after, sample.pod(triton, ready=False, initContainerStatuses=[{"name": "fetch-model", "state": said}])
+    )
     found = states(other, after)
     assert (found[Condition.MODEL].is_true, found[Condition.MODEL].reason) == (True, Reason.MODEL_UNAVAILABLE)
     assert found[Condition.DEGRADED].is_true is True
@@ -130,7 +132,7 @@ def test_a_replacement_that_cannot_come_up_is_told_while_the_former_serves() -> 
     assert (found[Condition.CLOUD_PEER].is_true, found[Condition.CLOUD_PEER].reason) == (True, Reason.UPDATING)
     assert found[Condition.DEGRADED].is_true is False
     stuck = {"containerStatuses": [waiting("ImagePullBackOff", "no such image")]}
-    observed.pods.append(sample.pod(peers, ready=False, **stuck))
+    observed = sample.with_pod(observed, sample.pod(peers, ready=False, **stuck))
     found = states(made, observed)
     assert found[Condition.READY].is_true is True
     assert (found[Condition.CLOUD_PEER].is_true, found[Condition.CLOUD_PEER].reason) == (True, Reason.IMAGE_UNAVAILABLE)
@@ -154,7 +156,7 @@ def test_a_replacement_that_is_refused_or_has_no_volume_is_told_while_the_former
     triton["status"] = surging
     said = 'persistentvolumeclaim "nosuch" not found'
     problem = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": said}
-    after.pods.append(sample.pod(triton, ready=False, conditions=[problem]))
+    after = sample.with_pod(after, sample.pod(triton, ready=False, conditions=[problem]))
     found = states(other, after)
     assert (found[Condition.MODEL].is_true, found[Condition.MODEL].reason) == (True, Reason.VOLUME_PENDING)
     assert found[Condition.PROGRESSING].is_true is True

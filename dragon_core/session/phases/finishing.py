@@ -3,35 +3,35 @@
 from dragon_core.messages import Failure, Finish, FinishReason
 from dragon_core.session.end import SessionEnd
 from dragon_core.session.lifecycle import State
+from dragon_core.session.report import public_documents
 from dragon_core.session.timers import Timer
 from dragon_core.types import Peer
 
 
 def finish(end: SessionEnd) -> None:
     """The settled tokens have reached the end: say so, and wait a little for what the other end counted."""
-    answer, settling = end.answer, end.settling
-    reason = answer.ending.reason
+    reason = end.answer.ending.reason
     if reason is None or end.state is State.FINISHING:
         return
-    end.state = State.FINISHING
+    end.lifecycle.go(State.FINISHING)
     end.timers.stop(Timer.STALL, Timer.NUDGE, Timer.DRAFT, Timer.MIX, Timer.RETRY, Timer.ACCEPT, Timer.PREFILL)
-    if not end.is_bound:
+    if not end.contact.is_bound:
         end.close(reason)
         return
-    end.send(Finish(reason=reason, counters=end.counters(), documents=end.public_documents()))
-    is_done = end.their_finish is not None or (settling.alone is not None and not settling.alone.is_heard)
+    end.send(Finish(reason=reason, counters=end.counters(), documents=public_documents(end.us, end.answer)))
+    is_done = end.contact.finish is not None or end.settling.is_unheard
     if is_done and end.us is Peer.OPENER:
         end.close(reason)
         return
-    wait = max(end.limits.finish_floor, 3 * (end.link.rtt_seconds or 0.0))
+    wait = max(end.settings.limits.finish_floor, 3 * (end.contact.rtt_seconds or 0.0))
     end.timers.set(Timer.FINISH, end.now + (wait if end.us is Peer.OPENER else end.stall_seconds() * 4))
 
 
 def on_finish(end: SessionEnd, message: Finish) -> None:
-    end.their_finish = message
+    end.contact.finish = message
     if end.us is Peer.OPENER:
         if end.state is State.FINISHING:
-            end.close(end.end_reason())
+            end.close(end.end_reason)
         return
     if end.state is not State.FINISHING and end.answer.is_over:
         finish(end)
@@ -39,7 +39,7 @@ def on_finish(end: SessionEnd, message: Finish) -> None:
 
 
 def on_cancelled(end: SessionEnd) -> None:
-    if end.is_bound and end.state is not State.IDLE:
+    if end.contact.is_bound:
         if end.us is Peer.OPENER:
             end.send(Finish(reason=FinishReason.CANCELLED, counters=end.counters()))
         else:

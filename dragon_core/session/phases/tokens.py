@@ -2,23 +2,21 @@
 
 from dragon_core import codec
 from dragon_core.errors import PeerError
-from dragon_core.messages import Draft, Target
+from dragon_core.messages import Draft, Target, require_known
 from dragon_core.session.answer import settled_of
 from dragon_core.session.end import FRAMES_SLACK, SessionEnd
 from dragon_core.session.events import Emit, Run
-from dragon_core.session.finishing import finish
 from dragon_core.session.lifecycle import State
+from dragon_core.session.ours import Ours
+from dragon_core.session.phases.finishing import finish
 from dragon_core.session.settling import Fixed
 from dragon_core.session.timers import Timer
 from dragon_core.types import Peer, Step
 
 
 def on_draft(end: SessionEnd, draft: Draft) -> None:
-    settling = end.settling
-    if settling.aggregator is end.us.opposite:
-        return
-    theirs = end.ready.get(end.us.opposite)
-    if theirs is None:
+    settling, theirs = end.settling, end.contact.ready
+    if settling.aggregator is end.us.opposite or theirs is None:
         return
     request = end.request
     published = codec.published_of(
@@ -51,7 +49,7 @@ def on_target(end: SessionEnd, target: Target) -> None:
     for offset, (token, detail) in enumerate(zip(target.tokens, target.details, strict=True)):
         position = target.position + offset
         shown = () if detail is None else detail.top
-        end.require_known((token, *(top.token for top in shown)), field="tokens")
+        require_known(end.settings.vocabulary, (token, *(top.token for top in shown)), field="tokens")
         if position < answer.next_position:
             if answer.tokens[position] != token:
                 raise PeerError(f"position {position} was fixed before with another token", field="tokens")
@@ -62,58 +60,59 @@ def on_target(end: SessionEnd, target: Target) -> None:
 
 
 def on_step(end: SessionEnd, ticket: int, step: Step) -> None:
-    drafting = end.drafting
-    if drafting is None:
+    if end.ours is None:
         return
-    frame = drafting.tree.answered(ticket, step, now=end.now)
-    if frame is not None and end.is_publishing:
-        end.send_frame(frame)
-    if frame is not None and frame is drafting.tree.current:
+    tree = end.ours.drafting.tree
+    frame = tree.answered(ticket, step, now=end.now)
+    if frame is None:
+        return
+    end.send_frame(frame)
+    if frame is tree.current:
         end.mark_progress()
 
 
 def pump(end: SessionEnd) -> None:
     """Settle what can be settled, then draft ahead; collects the engine's commands."""
-    drafting = end.drafting
-    if drafting is None or end.state is State.CLOSED:
+    ours = end.ours
+    if ours is None or end.state is State.CLOSED:
         return
     if end.state is State.RUNNING and end.settling.is_ours:
-        settle(end)
+        settle(end, ours)
     if end.state is State.RUNNING and end.answer.is_over:
         finish(end)
     if end.state in (State.PREPARING, State.RUNNING):
-        again_at = drafting.extend(now=end.now, rtt_seconds=end.link.rtt_seconds)
+        again_at = ours.drafting.extend(now=end.now, rtt_seconds=end.contact.rtt_seconds)
         end.timers.set(Timer.DRAFT, again_at)
-    if commands := drafting.take_commands():
-        end.effects.append(Run(commands))
+    if commands := ours.drafting.take_commands():
+        end.act(Run(commands))
 
 
-def settle(end: SessionEnd) -> None:
-    answer, settling, drafting = end.answer, end.settling, end.drafting
+def settle(end: SessionEnd, ours: Ours) -> None:
+    answer, settling = end.answer, end.settling
     first = answer.next_position
-    while drafting is not None and not answer.is_over:
-        fixed = settling.next_fixed(drafting, end.coupling, now=end.now, stall_seconds=end.stall_seconds())
+    while not answer.is_over:
+        fixed = settling.next_fixed(ours.drafting, now=end.now, stall_seconds=end.stall_seconds())
         if fixed is None:
             break
         fix(end, fixed)
     if settling.alone is not None:
-        end.timers.set(Timer.MIX, settling.alone.mix_deadline)
-    if answer.next_position > first and end.is_bound:
+        end.timers.set(Timer.MIX, settling.mix_deadline)
+    if answer.next_position > first and end.contact.is_bound:
         end.send(answer.target_from(first))
 
 
 def fix(end: SessionEnd, fixed: Fixed) -> None:
-    answer, settling = end.answer, end.settling
+    answer, settling, ours = end.answer, end.settling, end.ours
     position = answer.next_position
-    if end.drafting is not None:
-        step = end.drafting.step_at(position)
+    if ours is not None:
+        step = ours.drafting.step_at(position)
         if step is not None and fixed.detail is not None:
-            answer.attribute(step, fixed.settled.token, fixed.detail, end.documents)
-        end.drafting.advance(fixed.settled.token, now=end.now)
+            answer.attribute(step, fixed.settled.token, fixed.detail, ours.documents)
+        ours.drafting.advance(fixed.settled.token, now=end.now)
     if settling.is_ours:
         settling.theirs.advance(fixed.settled.token)
     is_degraded = fixed.is_degraded and not end.is_solo
     text = answer.fix(fixed.settled.token, fixed.detail, is_degraded=is_degraded)
     if end.us is Peer.OPENER:
-        end.effects.append(Emit(position=position, settled=fixed.settled, text=text, is_degraded=is_degraded))
+        end.act(Emit(position=position, settled=fixed.settled, text=text, is_degraded=is_degraded))
     end.mark_progress()
