@@ -1,7 +1,6 @@
 """Opens what a cloud peer stands on: models in this process or on Triton, and the store. Waits for servers."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -14,6 +13,7 @@ from dragon_runtime.embedding.choice import connect_embedder, open_embedder
 from dragon_runtime.engines.choice import connect_engine, open_client, open_engine
 from dragon_runtime.interfaces import Embedder, Engine
 from dragon_runtime.models.resolving import resolve_model
+from dragon_runtime.process.tasks import wait_at_most
 from dragon_runtime.store.choice import open_store
 from dragon_runtime.store.milvus import MilvusStore
 
@@ -126,7 +126,5 @@ class Parts:
                     f"{what} did not come up in {self._timeout_seconds:g} s: {problem}",
                     retry_after_seconds=LOOK_SECONDS,
                 )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._stopped.wait()
+            await wait_at_most(self._stopped.wait(), LOOK_SECONDS)
         return None

@@ -21,6 +21,7 @@ from dragon_runtime.engines.choice import open_engine
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import Embedder
 from dragon_runtime.models.resolving import resolve_model
+from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.store.choice import open_store
 from dragon_runtime.store.milvus import MilvusStore
 from edge_daemon.answers import Check, Readiness
@@ -174,5 +175,4 @@ async def _first_of(*events: asyncio.Event) -> None:
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in waiting:
-            task.cancel()
+        await end_tasks(waiting)

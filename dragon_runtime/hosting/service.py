@@ -38,6 +38,7 @@ from dragon_runtime.engines.triton.tensors import (
 )
 from dragon_runtime.hosting.probe import require_decoding
 from dragon_runtime.interfaces import EngineRequest
+from dragon_runtime.process.tasks import end_after_cleanup, end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -122,7 +123,7 @@ class CausalLmService:
 
     async def close(self) -> None:
         """End every session, then the engine."""
-        self._sweeper.cancel()
+        await end_tasks([self._sweeper])
         for session in list(self._sessions.values()):
             self._end(session, EngineError("the model is unloaded"))
         while self._tasks:
@@ -268,8 +269,7 @@ class CausalLmService:
 
     async def _free(self, session: _Session, error: Exception | None) -> None:
         if session.opening is not None:
-            session.opening.cancel()
-            await asyncio.gather(session.opening, return_exceptions=True)
+            await end_after_cleanup([session.opening])
         if session.engine_session is not None:
             await session.engine_session.close()
         self._count()
