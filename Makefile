@@ -44,4 +44,4 @@ bench: setup ## Measure what the documentation states (an hour, on a machine wit
 	$(BIN)/python -m bench.throughput
 	$(BIN)/python -m bench.triton
 	$(BIN)/python -m bench.protocol
-	$(BIN)/python -m bench.rules
+	$(BIN)/python -m evaluation.rules

@@ -14,13 +14,12 @@ from pathlib import Path
 import msgspec
 
 from bench.delayed_channel import DelayedChannel
-from bench.factbook import Prompt
 from dragon_core.errors import EngineError
-from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
+from dragon_core.messages import Open
 from dragon_core.session.events import Closed, Emit, Report
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
-from dragon_core.types import CouplingKind, Peer, WeightingRule
+from dragon_core.types import WeightingRule
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Preparation, Prepared
 from dragon_runtime.embedding.choice import open_embedder
@@ -33,10 +32,11 @@ from dragon_runtime.interfaces import Channel, Embedder, EngineRequest, FailureL
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import ProtocolSettings
 from dragon_runtime.settings.groups import WeightingSettings
+from evaluation.asking import FixedPassages, Settings, request_for
+from evaluation.factbook import Prompt
 
 CONTEXT_LENGTH = 1024
 NUM_SEQUENCES = 4
-DEADLINE_SECONDS = 600.0
 
 
 class Asked(msgspec.Struct, kw_only=True):
@@ -58,21 +58,6 @@ class Told(msgspec.Struct, kw_only=True):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
-    """How one answer is written; `window` 1 is in step with the link."""
-
-    rule: WeightingRule
-    temperature: float
-    coupling: CouplingKind = CouplingKind.SHARED_NOISE
-    placement: Peer | None = None
-    window: int = 32
-    branches: int = 1
-    settles_early: bool = True
-    seed: int = 1
-    max_tokens: int = 48
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Written:
     """An answer and what it took. Bytes are those of all frames, Open included, per answered token."""
 
@@ -84,17 +69,6 @@ class Written:
     slower_prefill_seconds: float
     bytes_up: float
     bytes_down: float
-
-
-class FixedPassages:
-    """A retriever that is told what it finds."""
-
-    def __init__(self) -> None:
-        self.found: Sequence[Passage] = ()
-
-    async def retrieve(self, query: str, *, num_passages: int) -> list[Passage]:
-        del query
-        return list(self.found[:num_passages])
 
 
 class OwnDecoding:
@@ -197,28 +171,6 @@ class End:
         return await asyncio.to_thread(self._own_decoding.seconds_per_token, engine_request, tokens)
 
 
-def open_message(preparation: Preparation, question: str, settings: Settings) -> Open:
-    """The request for an answer."""
-    return Open(
-        version=PROTOCOL_VERSION,
-        fingerprint=preparation.fingerprint,
-        messages=(ChatMessage("user", question),),
-        temperature=settings.temperature,
-        top_k=0,
-        min_p=0.0,
-        top_p=1.0,
-        seed=settings.seed,
-        max_tokens=settings.max_tokens,
-        stop=(),
-        coupling=settings.coupling,
-        window=settings.window,
-        branches=settings.branches,
-        placement=settings.placement,
-        num_top_logprobs=None if settings.settles_early else 0,
-        deadline_seconds=DEADLINE_SECONDS,
-    )
-
-
 class EdgeEnd:
     """The end that asks, and measures."""
 
@@ -236,7 +188,7 @@ class EdgeEnd:
         loop = asyncio.get_running_loop()
         emitted: list[tuple[float, Emit]] = []
         session_settings = preparation.session_settings(limits=Limits())
-        request = open_message(preparation, prompt.question, settings)
+        request = request_for(preparation, prompt.question, settings)
         started = loop.time()
         session, effects = Session.open(session_settings, request, now=started)
         driver = self._end.driver(
@@ -261,7 +213,7 @@ class EdgeEnd:
         """Seconds per token of each side's own decoding of the same answer, both at work at once."""
         preparation = self._end.knows(prompt.edge, settings.rule)
         channel = await self._ask(prompt, settings, rtt_seconds=0.0, decoded_tokens=tuple(tokens))
-        request = open_message(preparation, prompt.question, settings)
+        request = request_for(preparation, prompt.question, settings)
         ours = await self._end.decode(request, preparation, tokens)
         told = msgspec.convert(await channel.receive_record(), Told)
         await channel.hang_up()
@@ -310,7 +262,7 @@ class CloudEnd:
         preparation = self._end.knows(asked.passages, asked.rule)
         if asked.decoded_tokens:
             settings = Settings(rule=asked.rule, temperature=asked.temperature, max_tokens=len(asked.decoded_tokens))
-            request = open_message(preparation, asked.question, settings)
+            request = request_for(preparation, asked.question, settings)
             channel.send_record(Told(decode_seconds=await self._end.decode(request, preparation, asked.decoded_tokens)))
         else:
             session = Session.await_open(preparation.session_settings(limits=Limits(), replica="cloud"))

@@ -22,14 +22,16 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from bench.ends import CloudEnd, EdgeEnd, End, Settings, Written
-from bench.factbook import Prompt, apart_prompts, shared_prompts
+from bench.ends import CloudEnd, EdgeEnd, End, Written
 from bench.protocol_limits import SLOW_LINK_MS, Check, Run, checks, summary
-from dragon_core.types import CouplingKind, Peer, WeightingRule
+from dragon_core.types import CouplingKind, WeightingRule
+from dragon_runtime.answering.sides import SIDES
 from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.settings import PlacementChoice
+from evaluation.asking import Settings
+from evaluation.factbook import Prompt, apart_prompts, shared_prompts
 
-SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
-PLACEMENTS = tuple(SIDES)
+PLACEMENTS = (PlacementChoice.EDGE, PlacementChoice.CLOUD)
 EDGE_CORE, CLOUD_CORE = 0, 1
 SEED = 1
 NUM_IN_STEP_TOKENS = 6
@@ -193,7 +195,7 @@ async def _cell(
             continue
         for placement, settings in ours.items():
             written = await bench.answer(prompt, workload, "ours", settings, rtt_ms)
-            is_first = placement is Peer.OPENER
+            is_first = placement is PlacementChoice.EDGE
             if is_first:
                 max_tokens = min(plan.max_tokens, NUM_IN_STEP_TOKENS) if rtt_ms else plan.max_tokens
                 in_step = replace(settings, window=1, settles_early=False, max_tokens=max_tokens)

@@ -19,8 +19,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.ends import CONTEXT_LENGTH, FixedPassages, OwnDecoding, Settings, open_message
-from bench.factbook import Prompt, apart_prompts
+from bench.ends import CONTEXT_LENGTH, OwnDecoding
 from dragon_core.errors import EngineError
 from dragon_core.messages import Open
 from dragon_core.session.session import Session
@@ -37,6 +36,8 @@ from dragon_runtime.interfaces import Embedder, EngineRequest, FailureListener, 
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import ProtocolSettings
 from dragon_runtime.settings.groups import WeightingSettings
+from evaluation.asking import FixedPassages, Settings, request_for
+from evaluation.factbook import Prompt, apart_prompts
 
 NUM_ANSWERS = 8
 NUM_SESSIONS = 2 * NUM_ANSWERS
@@ -182,7 +183,7 @@ async def answer(prompt: Prompt, engine: LlamaEngine, embedder: Embedder, window
     edge, cloud = [End(engine, embedder, passages, window) for passages in (prompt.edge, prompt.cloud)]
     ours, theirs = memory_channel_pair()
     settings = Settings(rule=RULE, temperature=0.7, seed=seed, max_tokens=MAX_TOKENS)
-    request = open_message(edge.preparation, prompt.question, settings)
+    request = request_for(edge.preparation, prompt.question, settings)
     now = asyncio.get_running_loop().time()
     session, effects = Session.open(edge.preparation.session_settings(limits=PATIENT), request, now=now)
 
@@ -224,7 +225,7 @@ async def requests(prompts: Sequence[Prompt], engine: LlamaEngine, embedder: Emb
     for prompt in prompts:
         for passages in (prompt.edge, prompt.cloud):
             preparation = End(engine, embedder, passages, Window()).preparation
-            found.append(await preparation.engine_request(open_message(preparation, prompt.question, settings)))
+            found.append(await preparation.engine_request(request_for(preparation, prompt.question, settings)))
     return found
 
 

@@ -11,8 +11,9 @@ from dragon_core.session.events import Cancelled, Received
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits, SessionSettings
 from dragon_core.wire import Wire
+from dragon_runtime.answering.cost import AnswerCost
 from dragon_runtime.answering.driver import SessionDriver
-from dragon_runtime.answering.metrics import AnswerCost, PeerMetrics
+from dragon_runtime.answering.metrics import PeerMetrics
 from dragon_runtime.answering.preparation import Preparation
 from dragon_runtime.channel.probe import answer_probe
 from dragon_runtime.interfaces import Channel

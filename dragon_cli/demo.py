@@ -16,7 +16,6 @@ from rich.text import Text
 
 from dragon_cli.api_client import ApiClient
 from dragon_cli.asking import ask, show_legend
-from dragon_cli.baselines import Baseline, BothRetrievers, alone
 from dragon_cli.documents import add_files, files_below
 from dragon_cli.stack import Stack, StackOptions, write_whole
 from dragon_cli.starting import start, wait_until_ready
@@ -26,6 +25,7 @@ from dragon_runtime.engines.choice import open_engine
 from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings, PeerSettings
 from dragon_runtime.store.milvus import MilvusStore
+from evaluation.alone import Baseline, BothRetrievers, alone
 
 MAX_TOKENS = 48
 SEED = 1

@@ -6,12 +6,13 @@
 import re
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import yaml
 
+from aggregation_schema import with_aggregation
 from cloud_peer.settings import CloudSettings
 from dragon_operator.look import rbac
 from dragon_operator.settings import OperatorSettings
@@ -22,6 +23,7 @@ from edge_daemon.settings import EdgeSettings
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
 CRDS = ROOT / "crds"
+DEPLOYMENTS = "dragondeployments.yaml"
 CHART_FILES = ROOT / "charts" / "dragon" / "files"
 SUMMARY = re.compile(r"(<!-- dragon object: written by scripts/write_reference.py -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -85,6 +87,8 @@ def pages() -> dict[Path, str]:
     text, num_tables = SUMMARY.subn(lambda found: f"{found[1]}{table}\n{found[2]}", api.read_text(encoding="utf-8"))
     if num_tables != 1:
         raise SystemExit(f"{api}: expected one table between the markers, found {num_tables}")
+    definitions = {path.name: path.read_text(encoding="utf-8") for path in sorted(CRDS.glob("*.yaml"))}
+    definitions[DEPLOYMENTS] = with_aggregation(definitions[DEPLOYMENTS])
     rules = {
         "rules": rbac.RULES,
         "ownNamespaceRules": rbac.OWN_NAMESPACE_RULES,
@@ -92,18 +96,15 @@ def pages() -> dict[Path, str]:
     return {
         DOCS / "settings.md": settings,
         api: text,
-        DOCS / "api.md": describe_resources(),
+        DOCS / "api.md": describe_resources(definitions.values()),
         CHART_FILES / "rbac.yaml": yaml.safe_dump(rules, sort_keys=False),
-        **{CHART_FILES / "crds" / path.name: path.read_text(encoding="utf-8") for path in sorted(CRDS.glob("*.yaml"))},
+        **{folder / name: text for folder in (CRDS, CHART_FILES / "crds") for name, text in definitions.items()},
     }
 
 
-def describe_resources() -> str:
+def describe_resources(definitions: Iterable[str]) -> str:
     """The whole page."""
-    paths = sorted(CRDS.glob("*.yaml"))
-    return RESOURCES_INTRODUCTION + "".join(
-        _describe(yaml.safe_load(path.read_text(encoding="utf-8"))) for path in paths
-    )
+    return RESOURCES_INTRODUCTION + "".join(_describe(yaml.safe_load(definition)) for definition in definitions)
 
 
 def _describe(crd: dict[str, Any]) -> str:

@@ -1,6 +1,7 @@
 """A second implementation of docs/protocol.md, written from the page alone: plain Python, nothing of dragon_core.
 
-It computes and decodes; there is no session here. Distributions are dictionaries from token id to probability.
+It computes and decodes; what an end does with a Resume is in `independent_session`. Distributions are dictionaries from
+token id to probability.
 """
 
 import hashlib

@@ -4,30 +4,19 @@ Histograms carry no device, session or document: their number of series must not
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from dragon_core.messages import FinishReason
 from dragon_core.session.events import Report
-from dragon_core.types import Peer
+from dragon_runtime.answering.cost import AnswerCost
+from dragon_runtime.answering.sides import SIDES
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 _TOKEN_SECONDS = (0.005, 0.01, 0.02, 0.03, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.5, 1.0, 2.0)
 _ANSWER_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 _RATES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99, 1.0)
-_SIDES = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AnswerCost:
-    """What an answer took at this end, in seconds and bytes of frames. None where nothing was measured."""
-
-    first_token_seconds: float | None
-    seconds_per_token: float | None
-    sent_bytes: int
-    received_bytes: int
 
 
 class PeerMetrics:
@@ -67,8 +56,8 @@ class PeerMetrics:
         self._answers.labels(reason=reason.value).inc()
         self._tokens.inc(report.num_tokens)
         self._degraded.inc(report.num_degraded)
-        self._placements.labels(side=_SIDES[report.aggregator]).inc()
-        for peer, side in _SIDES.items():
+        self._placements.labels(side=SIDES[report.aggregator]).inc()
+        for peer, side in SIDES.items():
             self._steps.labels(side=side).inc(report.num_steps.get(peer, 0))
             self._wasted.labels(side=side).inc(report.num_wasted_steps.get(peer, 0))
             hit_rate = report.hit_rate.get(peer)

@@ -4,9 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from dragon_core.fleet.messages import Side
 from dragon_core.types import CouplingKind, WeightingRule
-
-Side = Literal["edge", "cloud"]
 
 
 class SchemaPart(BaseModel):

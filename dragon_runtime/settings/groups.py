@@ -113,7 +113,7 @@ class ProtocolSettings(SettingsGroup):
     coupling: CouplingKind = Field(default=CouplingKind.SHARED_NOISE, description="How tokens are chosen and drafted.")
     placement: PlacementChoice = Field(
         default=PlacementChoice.AUTO,
-        description="End that aggregates; `edge` also keeps every distribution on the device.",
+        description="End that aggregates; at the edge, every distribution also stays on the device.",
     )
     num_passages: Annotated[int, Field(**limits.NUM_PASSAGES.keywords())] = Field(
         default=2, description="Passages retrieved at each end for one answer."

@@ -6,11 +6,11 @@ from collections import deque
 from dragon_core.fleet.messages import LinkReport, Side
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
+from dragon_runtime.answering.sides import EDGE, SIDES
 from dragon_runtime.channel.probe import CloudProbe
 from dragon_runtime.settings import PlacementChoice
 
 NUM_RECENT = 20
-_SIDES: dict[Peer, Side] = {Peer.OPENER: "edge", Peer.OTHER: "cloud"}
 
 
 class Traffic:
@@ -36,10 +36,10 @@ class Traffic:
 
     def report(self, *, session: str, sequence: int, pinned: PlacementChoice) -> LinkReport:
         """The figures now."""
-        placement: Side | None = None if self._placement is None else _SIDES[self._placement]
+        placement: Side | None = None if self._placement is None else SIDES[self._placement]
         reason = "" if placement is None else "Measured" if pinned is PlacementChoice.AUTO else "Pinned"
         if not self._probe.is_answered:
-            placement, reason = "edge", "CloudUnreachable"
+            placement, reason = SIDES[EDGE], "CloudUnreachable"
         return LinkReport(
             session=session,
             sequence=sequence,

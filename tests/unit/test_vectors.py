@@ -48,7 +48,7 @@ def test_the_vectors_are_what_the_code_computes() -> None:
 def copy(tmp_path: Path) -> Path:
     """The script with its files in a folder of their own."""
     shutil.copytree(VECTORS, tmp_path / "docs" / "vectors")
-    (tmp_path / "scripts").mkdir()
+    shutil.copytree(ROOT / "scripts" / "vectors", tmp_path / "scripts" / "vectors")
     shutil.copy(ROOT / "scripts" / "write_vectors.py", tmp_path / "scripts")
     return tmp_path
 
@@ -85,7 +85,8 @@ def test_a_last_bit_of_a_float_is_no_difference(copy: Path) -> None:
 
 
 def test_the_second_implementation_uses_nothing_of_ours() -> None:
-    code = "import sys, tests.independent_peer; print(sorted({name.split('.')[0] for name in sys.modules}))"
+    imports = "import sys, tests.independent_peer, tests.independent_session"
+    code = f"{imports}; print(sorted({{name.split('.')[0] for name in sys.modules}}))"
     result = subprocess.run(
         [sys.executable, "-c", code],
         capture_output=True,

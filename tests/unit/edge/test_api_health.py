@@ -6,7 +6,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from dragon_core.messages import FinishReason
 from dragon_core.session.events import Report
 from dragon_core.types import Peer
-from dragon_runtime.answering.metrics import AnswerCost
+from dragon_runtime.answering.cost import AnswerCost
 from edge_daemon.answers import Readiness
 from tests.fakes.answers import BAD, GOOD, ScriptedAnswers
 from tests.fakes.served_api import ServedApi, served_api

@@ -4,17 +4,18 @@ import asyncio
 from dataclasses import dataclass
 
 from dragon_core.errors import EngineError
-from dragon_core.messages import PROTOCOL_VERSION, ChatMessage, Open
+from dragon_core.messages import ChatMessage
 from dragon_core.session.events import Emit
 from dragon_core.session.session import Session
 from dragon_core.session.settings import Limits
+from dragon_core.types import Sampling
+from dragon_runtime.answering.cost import AnswerTimes
 from dragon_runtime.answering.driver import SessionDriver
 from dragon_runtime.answering.preparation import Preparation
-from dragon_runtime.channel.memory import MemoryChannel
+from dragon_runtime.answering.request import open_message
+from dragon_runtime.channel.memory import memory_channel_pair
 from dragon_runtime.interfaces import Embedder, Engine, Passage, Retriever
-from dragon_runtime.settings import ProtocolSettings
-
-DEADLINE_SECONDS = 600.0
+from dragon_runtime.settings import PlacementChoice, ProtocolSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,49 +49,41 @@ async def alone(
     seed: int,
     max_tokens: int,
 ) -> Baseline:
-    """Answer greedily and alone from what `retriever` finds.
+    """Answer greedily from what `retriever` finds, with nobody else.
 
     Raises:
         DragonError: the engine or the store failed.
     """
-    preparation = Preparation(engine=engine, embedder=embedder, retriever=retriever, protocol=protocol)
+    # Nobody is there to be ahead of: a step at a time, one guess.
+    in_step = protocol.model_copy(update={"window": 1, "branches": 1, "placement": PlacementChoice.AUTO})
+    preparation = Preparation(engine=engine, embedder=embedder, retriever=retriever, protocol=in_step)
     settings = preparation.session_settings(limits=Limits())
-    request = Open(
-        version=PROTOCOL_VERSION,
-        fingerprint=settings.fingerprint,
+    request = open_message(
+        in_step,
+        settings.fingerprint,
         messages=(ChatMessage("user", question),),
-        temperature=0.0,
-        top_k=0,
-        min_p=0.0,
-        top_p=1.0,
+        sampling=Sampling(temperature=0.0),
         seed=seed,
         max_tokens=max_tokens,
-        stop=(),
-        coupling=protocol.coupling,
-        window=1,
-        branches=1,
-        placement=None,
-        num_top_logprobs=None,
-        deadline_seconds=DEADLINE_SECONDS,
     )
     loop = asyncio.get_running_loop()
-    started = loop.time()
-    emitted: list[tuple[float, bytes]] = []
+    times = AnswerTimes(loop.time())
+    pieces: list[bytes] = []
 
     def on_emit(emit: Emit) -> None:
-        emitted.append((loop.time(), emit.text))
+        times.mark(loop.time())
+        pieces.append(emit.text)
 
-    session, effects = Session.open(settings, request, now=started, is_solo=True)
-    channel = MemoryChannel()
-    channel.connect(MemoryChannel())
+    session, effects = Session.open(settings, request, now=times.started, is_solo=True)
+    channel, _ = memory_channel_pair()
     driver = SessionDriver(session, channel, prepare=preparation.prepare, on_emit=on_emit)
     closed = await driver.run(effects)
     if closed.report is None or driver.error is not None:
         raise driver.error or EngineError(closed.error or "the answer ended early")
-    took = emitted[-1][0] - emitted[0][0] if len(emitted) > 1 else None
+    cost = times.cost(channel, num_tokens=len(pieces))
     return Baseline(
-        text=b"".join(text for _, text in emitted).decode("utf-8", "replace"),
-        num_tokens=len(emitted),
-        first_token_seconds=emitted[0][0] - started if emitted else None,
-        seconds_per_token=None if took is None else took / (len(emitted) - 1),
+        text=b"".join(pieces).decode("utf-8", "replace"),
+        num_tokens=len(pieces),
+        first_token_seconds=cost.first_token_seconds,
+        seconds_per_token=cost.seconds_per_token,
     )

@@ -10,7 +10,7 @@ import yaml
 from dragon_runtime.certificates import Identity
 from local_cluster.command_lines import Place
 from local_cluster.credentials import Credentials
-from local_cluster.node_layout import (
+from local_cluster.node.layout import (
     CGROUP,
     DNS_ADDRESS,
     DNS_DOMAIN,

@@ -1,9 +1,6 @@
-"""The methods that are compared, what their answers are worth, and which of them is best. Pure."""
+"""Which method is best: halves of the questions, what was answered, the choice, and the rows of a report. Pure."""
 
 import enum
-import math
-import re
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,17 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from bench.factbook import Prompt
-from bench.questions import Kind, Question
-from dragon_core.types import FloatArray, WeightingRule
-from dragon_runtime.settings.groups import WeightingSettings
+from dragon_core.types import WeightingRule
+from evaluation.factbook import Prompt
+from evaluation.methods.cloud_only import CLOUD_ONLY
+from evaluation.methods.edge_only import EDGE_ONLY
+from evaluation.methods.method import Method
+from evaluation.methods.one_prompt import ONE_PROMPT
+from evaluation.methods.two_sides import CANDIDATES, DEFAULTS
+from evaluation.questions import Kind, Question
+from evaluation.scoring import difference_interval, f1, is_correct, mean_interval, mean_rate, wilson
 
+BASELINES = (EDGE_ONLY, CLOUD_ONLY, ONE_PROMPT)
+"""What the candidates are compared with; never chosen."""
 CENTRAL = "central (all documents on one machine, a context per side) writes the same tokens as the relevance rule"
 """It does not matter to the rule which side holds a context, so there is no such method here."""
-Z_95 = 1.959964
-"""Two-sided 95 % of the normal distribution."""
-NUM_RESAMPLES = 4000
-ARTICLES = ("a", "an", "the")
 
 
 class Half(enum.StrEnum):
@@ -34,110 +34,6 @@ class Half(enum.StrEnum):
 def half_of(question: Question) -> Half:
     """Even numbers are for development."""
     return Half.HELD_OUT if question.number % 2 else Half.DEVELOPMENT
-
-
-def names(text: str, wording: str) -> bool:
-    """Whether a text has the wording as whole words, in any case."""
-    return re.search(rf"(?<!\w){re.escape(wording)}(?!\w)", text, re.IGNORECASE) is not None
-
-
-def is_correct(text: str, facts: Sequence[Sequence[str]]) -> bool:
-    """Whether every fact is named in one of its wordings; nothing else is judged."""
-    return all(any(names(text, wording) for wording in wordings) for wordings in facts)
-
-
-def _words(text: str) -> list[str]:
-    return [word for word in re.findall(r"\w+", text.lower()) if word not in ARTICLES]
-
-
-def f1(text: str, reference: str) -> float:
-    """Harmonic mean of precision and recall of the words, each counted as often as it occurs, articles left out."""
-    said, wanted = Counter(_words(text)), Counter(_words(reference))
-    num_shared = (said & wanted).total()
-    return 2 * num_shared / (said.total() + wanted.total()) if num_shared else 0.0
-
-
-def wilson(num_correct: int, num_questions: int) -> tuple[float, float]:
-    """95 % interval of a rate (Wilson's score interval)."""
-    if not num_questions:
-        return 0.0, 1.0
-    rate, square = num_correct / num_questions, Z_95**2 / num_questions
-    centre = (rate + square / 2) / (1 + square)
-    reach = Z_95 / (1 + square) * math.sqrt(rate * (1 - rate) / num_questions + square / (4 * num_questions))
-    return max(0.0, centre - reach), min(1.0, centre + reach)
-
-
-ByKind = Mapping[Kind, Sequence[bool]]
-"""Whether each question of a kind was answered."""
-
-
-def mean_rate(correct: ByKind) -> float:
-    """The criterion: mean over the kinds of the rate of correct answers, so that every kind counts the same."""
-    return sum(sum(found) / len(found) for found in correct.values()) / len(correct)
-
-
-def mean_interval(correct: ByKind) -> tuple[float, float]:
-    """95 % interval of `mean_rate`: questions drawn again within each kind, with a fixed seed."""
-    return _interval({kind: np.array(found, dtype=float) for kind, found in correct.items()})
-
-
-def difference_interval(ours: ByKind, theirs: ByKind) -> tuple[float, float]:
-    """95 % interval of how much better `ours` is by `mean_rate` on the same questions, which are drawn in pairs."""
-    return _interval({kind: np.subtract(ours[kind], theirs[kind], dtype=float) for kind in ours})
-
-
-def _interval(values: Mapping[Kind, FloatArray]) -> tuple[float, float]:
-    chance = np.random.default_rng(1)
-    means = np.zeros(NUM_RESAMPLES)
-    for found in values.values():
-        means += found[chance.integers(0, found.size, size=(NUM_RESAMPLES, found.size))].mean(axis=1)
-    low, high = np.percentile(means / len(values), (2.5, 97.5))
-    return float(low), float(high)
-
-
-# -- methods -----------------------------------------------------------------------------------------------------
-
-
-class Sides(enum.StrEnum):
-    """Whose passages a method has, and in how many prompts."""
-
-    TWO = "two"
-    EDGE_ONLY = "edge_only"
-    CLOUD_ONLY = "cloud_only"
-    ONE_PROMPT = "one_prompt"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Method:
-    """How an answer is written; `parameters` are those its rule has."""
-
-    name: str
-    weighting: WeightingSettings
-    sides: Sides = Sides.TWO
-    parameters: Mapping[str, float] = field(default_factory=dict)
-
-
-def _rule(rule: WeightingRule, **parameters: float) -> Method:
-    described = " ".join(f"{name}={value:g}" for name, value in parameters.items())
-    return Method(
-        name=f"{rule} {described}".strip(),
-        weighting=WeightingSettings(rule=rule, **parameters),
-        parameters=parameters,
-    )
-
-
-CANDIDATES = (
-    _rule(WeightingRule.EQUAL),
-    *(_rule(WeightingRule.RELEVANCE, temperature=tau) for tau in (0.1, 0.05, 0.2)),
-    *(_rule(WeightingRule.EVIDENCE, beta=beta) for beta in (0.5, 1.0, 2.0)),
-    *(_rule(WeightingRule.CONTRAST, beta=beta, gamma=0.5) for beta in (0.25, 0.5)),
-)
-"""The simpler ones first, and of each rule the default first."""
-DEFAULTS = tuple(next(group) for _, group in groupby(CANDIDATES, lambda method: method.weighting.rule))
-BASELINES = tuple(
-    Method(name=sides.replace("_", " "), weighting=WeightingSettings(rule=WeightingRule.EQUAL), sides=sides)
-    for sides in (Sides.EDGE_ONLY, Sides.CLOUD_ONLY, Sides.ONE_PROMPT)
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +96,7 @@ class Measured:
 def rows(method: Method, half: Half, answered: Sequence[Answered]) -> list[dict[str, Any]]:
     """One row per kind, and one for the mean over the kinds, whose counts are sums."""
     head: dict[str, Any] = {"method": method.name, "half": half}
-    if method.sides is Sides.TWO:
+    if method.parameters is not None:
         head |= {"rule": method.weighting.rule, "parameters": method.parameters}
     correct = correct_by_kind(answered, method)
     scores = {

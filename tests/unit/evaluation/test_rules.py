@@ -6,26 +6,12 @@ from collections.abc import Mapping
 
 import pytest
 
-from bench.factbook import COUNTRIES, Prompt
-from bench.questions import Kind, Question, Study, make_study
-from bench.scoring import (
-    BASELINES,
-    CANDIDATES,
-    DEFAULTS,
-    Answered,
-    Half,
-    choose,
-    difference_interval,
-    f1,
-    half_of,
-    is_correct,
-    mean_interval,
-    mean_rate,
-    names,
-    rows,
-    wilson,
-)
 from dragon_core.types import Weighting, WeightingRule
+from evaluation.choosing import BASELINES, Answered, Half, choose, half_of, rows
+from evaluation.factbook import COUNTRIES, Prompt
+from evaluation.methods.two_sides import CANDIDATES, DEFAULTS
+from evaluation.questions import Kind, Question, Study, make_study
+from evaluation.scoring import difference_interval, f1, is_correct, mean_interval, mean_rate, names, wilson
 
 NUM_PER_KIND = 48
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from local_cluster import command_lines, machine, network, node_files
+from local_cluster import command_lines, machine, network
 from local_cluster.command_lines import ADMIN, CONTROLLERS, Place
 from local_cluster.credentials import ADMINISTRATORS, Credentials, User
 from local_cluster.image_archive import write_image
-from local_cluster.node_layout import (
+from local_cluster.node import files as node_files
+from local_cluster.node.layout import (
     API_SERVICE_ADDRESS,
     BOUND,
     DEVICE_NAMESPACE,
@@ -26,12 +27,12 @@ from local_cluster.node_layout import (
     SERVICE_RANGE,
     NodeFiles,
 )
-from local_cluster.node_objects import first_objects
+from local_cluster.node.objects import first_objects
 from local_cluster.sandbox import Sandbox, create_cgroup, remove_cgroup
 from local_cluster.tools import tools
 from local_cluster.waiting import wait_until
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 READY_SECONDS = 120.0
 USERS = (
     User(ADMIN, (ADMINISTRATORS,)),
