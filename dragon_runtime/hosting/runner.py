@@ -11,7 +11,10 @@ from dragon_core.errors import SettingsError
 from dragon_runtime.engines.llama.deliveries import ThreadDeliveries
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.triton.tensors import Tensors
-from dragon_runtime.hosting.service import CausalLmService, LoopThread, Reply, ServiceObserver
+from dragon_runtime.hosting.loop_thread import LoopThread
+from dragon_runtime.hosting.replies import Reply
+from dragon_runtime.hosting.service import CausalLmService
+from dragon_runtime.hosting.sessions import ServiceObserver
 from dragon_runtime.models import bundled_model
 
 

@@ -11,17 +11,11 @@ from dragon_core.errors import DragonError, EngineError, EngineLostError, OurErr
 from dragon_core.types import Command, Vocabulary
 from dragon_runtime.engines.planned_branches import PlannedBranches
 from dragon_runtime.engines.triton.client import TritonClient
-from dragon_runtime.engines.triton.tensors import (
-    Description,
-    Operation,
-    Tensors,
-    command_numbers,
-    description_of,
-    open_tensors,
-    request_tensor,
-    step_of,
-    text,
-)
+from dragon_runtime.engines.triton.description import Description, description_of
+from dragon_runtime.engines.triton.opening import open_tensors
+from dragon_runtime.engines.triton.requests import Operation, command_numbers, request_tensor
+from dragon_runtime.engines.triton.steps import step_of
+from dragon_runtime.engines.triton.tensors import Tensors, text
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 from dragon_runtime.process.tasks import end_tasks, wait_at_most
 
