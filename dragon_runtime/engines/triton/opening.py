@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from dragon_core import limits
 from dragon_core.errors import OurError
 from dragon_core.types import Context, Cut, Sampling, Weighting, WeightingRule
 from dragon_runtime.engines.triton.tensors import Tensors, tensor_in, text, text_in
@@ -24,9 +25,9 @@ class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
     """How a session mixes, samples and cuts, and what it may grow to: the OPTIONS of an `open`, as JSON."""
 
     rule: WeightingRule
-    weighting_temperature: Annotated[float, msgspec.Meta(gt=0)]
-    beta: Annotated[float, msgspec.Meta(ge=0)]
-    gamma: Annotated[float, msgspec.Meta(ge=0)]
+    weighting_temperature: Annotated[float, msgspec.Meta(**limits.WEIGHTING_TEMPERATURE.keywords())]
+    beta: Annotated[float, msgspec.Meta(**limits.WEIGHTING_BETA.keywords())]
+    gamma: Annotated[float, msgspec.Meta(**limits.WEIGHTING_GAMMA.keywords())]
     temperature: Annotated[float, msgspec.Meta(ge=0)]
     top_k: Annotated[int, msgspec.Meta(ge=0)]
     min_p: Annotated[float, msgspec.Meta(ge=0, le=1)]
