@@ -74,7 +74,7 @@ class Ahead:
 
 @pytest.fixture
 async def ahead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Ahead]:
-    caplog.set_level(logging.DEBUG, logger="dragon_runtime.engines.llama.engine")
+    caplog.set_level(logging.DEBUG, logger="dragon_runtime.engines.llama")
     async with engine_of_listeners_elsewhere(tmp_path) as (engine, memory):
         ahead = Ahead(engine, memory)
         yield ahead

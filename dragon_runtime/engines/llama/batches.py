@@ -1,6 +1,6 @@
 """What one turn of an engine's thread decodes, as values: a piece of one prompt, a step of the sessions that have one.
 
-Used from that thread only. Whose turn it is, and what becomes of a batch that failed, is `engine`'s.
+Used from that thread only. Whose turn it is, and what becomes of a batch that failed, is `thread`'s.
 """
 
 import time

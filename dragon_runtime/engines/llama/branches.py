@@ -1,6 +1,6 @@
 """What an engine's thread works on: the sequences of each session, and which tokens go into the next batch.
 
-Plain data and rules without threads: `llama_engine` owns the thread that calls this.
+Plain data and rules without threads: `thread` is what calls this.
 """
 
 from collections import deque

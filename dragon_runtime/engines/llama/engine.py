@@ -1,33 +1,25 @@
-"""The language model in this process: one thread decodes what all sessions have ready, one batch after the other.
+"""The language model in this process, as its sessions and its owner see it. One thread decodes: see `thread`.
 
-Mixing, cutting and quantising happen on that thread too, with the core's functions. The event loop never waits for it.
-What sessions want of the thread, and which batch is aborted, is `workload`'s; what a batch is, `batches`'.
+The event loop never waits for that thread. Who has which sequences is known here, and nothing of what is decoded.
 """
 
 import asyncio
-import logging
 import os
 import sys
-import threading
-import time
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 
-from dragon_core.errors import DragonError, EngineError
+from dragon_core.errors import EngineError
 from dragon_core.types import Vocabulary
-from dragon_runtime.engines.llama.batches import Answer, Logits, PromptPiece, Steps, decode
 from dragon_runtime.engines.llama.branches import PREFILL_CHUNK
 from dragon_runtime.engines.llama.deliveries import Deliveries, LoopDeliveries
 from dragon_runtime.engines.llama.free_sequences import FreeSequences
-from dragon_runtime.engines.llama.memory import DecodeAborted, LlamaSequences, load_sequences
+from dragon_runtime.engines.llama.memory import LlamaSequences, load_sequences
 from dragon_runtime.engines.llama.model import LlamaModel
 from dragon_runtime.engines.llama.pace import EngineObserver, Pace
 from dragon_runtime.engines.llama.session import LlamaSession, require_sound
+from dragon_runtime.engines.llama.thread import EngineThread
 from dragon_runtime.engines.llama.workload import Released, Workload
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
-
-logger = logging.getLogger(__name__)
 
 SWITCH_SECONDS = 0.0005
 """How long the event loop waits at most for the thread, which publishes in Python, to let go of the interpreter."""
@@ -52,7 +44,9 @@ class LlamaEngine:
         self._pace = Pace(observer)
         self._deliveries = LoopDeliveries(self._loop) if deliveries is None else deliveries
         self._workload = Workload(memory, self._deliveries)
-        self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
+        self._thread = EngineThread(
+            memory, self._workload, deliveries=self._deliveries, pace=self._pace, take_back=self._take_back
+        )
 
     @classmethod
     async def load(
@@ -208,82 +202,3 @@ class LlamaEngine:
         self._free.give_back(released.session.decoding.sequences.all_sequences)
         if not released.done.done():
             released.done.set_result(None)
-
-    # -- the thread -----------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        error: Exception = EngineError("the language model was closed")
-        try:
-            while self._turn():
-                pass
-        except Exception as found:
-            logger.exception("the engine's thread ended")
-            error = found
-        self._deliveries.close()  # from now on a session's end does not wait for this thread
-        left = self._workload.end(error)
-        for released in left.released:
-            self._deliveries.call(self._take_back, released)
-        for session in left.sessions:
-            self._deliveries.call(session.fail, error)
-
-    def _turn(self) -> bool:
-        """Schedule, decode, publish, deliver: a piece of one prompt, and a step of all the rest. False at the end."""
-        work = self._workload.take(step_seconds=self._pace.decode_seconds)
-        if work is None:
-            return False
-        for released in work.released:
-            self._free_sequences(released)
-        self._deliver(work.made)
-        prompting = next((session for session in work.sessions if session.decoding.first_step is None), None)
-        if prompting is not None:
-            with self._at_the_cost_of([prompting]):
-                piece = PromptPiece.of(prompting)
-                logits = self._decode(piece)
-                if piece.publish(logits):
-                    self._deliver_prefilled(prompting)
-        stepping = [session for session in work.sessions if session.decoding.is_stepping]
-        if stepping:
-            with self._at_the_cost_of(stepping):
-                steps = Steps.of(stepping, self._memory)
-                logits = self._decode(steps)
-                answers = steps.publish(logits)
-                self._pace.stepped(steps)
-                # Only now: the listeners' own work would slow down what is still to be published.
-                self._deliver(answers)
-        return True
-
-    @contextmanager
-    def _at_the_cost_of(self, sessions: Sequence[LlamaSession]) -> Iterator[None]:
-        """A batch that cannot be decoded ends the sessions in it, not the engine."""
-        try:
-            yield
-        except DecodeAborted as aborted:
-            logger.debug("%s: nobody waits for it any more", aborted)
-        except DragonError as error:
-            logger.warning("a batch failed: %s", error)
-            for session in sessions:
-                session.decoding.has_failed = True
-                self._deliveries.call(session.fail, error)
-
-    def _decode(self, batch: PromptPiece | Steps) -> Logits:
-        """The workload knows of the batch before it is decoded, or else it could not be aborted in time."""
-        if not batch.pieces:
-            return []
-        self._workload.begin(batch.running)
-        return decode(self._memory, batch.pieces)
-
-    def _deliver(self, answers: Collection[Answer]) -> None:
-        """To the listeners; the steps that they are likely to ask for next are made while these are on a long way."""
-        self._deliveries.deliver(answers)
-        if self._deliveries.leaves_time:
-            for answer in answers:
-                answer.session.decoding.sequences.run_ahead(answer.feed.branch, answer.step)
-
-    def _deliver_prefilled(self, session: LlamaSession) -> None:
-        self._deliveries.call(session.set_prefilled, time.perf_counter() - session.decoding.opened_at)
-        self._pace.prefilled(session.decoding)
-
-    def _free_sequences(self, released: Released) -> None:
-        for sequence in released.session.decoding.sequences.all_sequences:
-            self._memory.cut(sequence, 0)
-        self._deliveries.call(self._take_back, released)
