@@ -76,7 +76,7 @@ class DelayedChannel:
         self.sent_bytes += len(frame)
         self._write(frame, _FRAME)
 
-    async def receive(self) -> bytes | None:
+    async def receive(self) -> bytes:
         """The next frame that has arrived."""
         return await self._frames.get()
 

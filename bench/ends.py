@@ -27,6 +27,7 @@ from dragon_runtime.engines.llama.branches import PREFILL_CHUNK
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
 from dragon_runtime.engines.llama.model import LlamaModel
+from dragon_runtime.engines.publishing import publish_step
 from dragon_runtime.interfaces import Channel, Embedder, EngineRequest, FailureListener, Passage, StepListener
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import ProtocolSettings
@@ -102,7 +103,7 @@ class OwnDecoding:
                 pieces.append(Piece(len(pieces), len(prompt) + position, (token,), wants_logits=True))
         logits = iter(self.sequences.decode(pieces))
         for request in requests:
-            request.publish(list(islice(logits, len(request.prompts))))
+            publish_step(request, list(islice(logits, len(request.prompts))))
 
     def seconds_per_token(self, request: EngineRequest, tokens: Sequence[int]) -> float:
         """Feed the tokens of an answer after the prompts; the mean of all steps."""

@@ -22,6 +22,7 @@ import numpy as np
 from bench.ends import OwnDecoding
 from dragon_core.types import BranchId, Feed, Step, WeightingRule
 from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.engines.publishing import drafted_token
 from dragon_runtime.engines.triton.client import TritonClient
 from dragon_runtime.engines.triton.engine import TritonEngine
 from dragon_runtime.interfaces import Engine, EngineRequest, EngineSession
@@ -80,7 +81,7 @@ class Stepped:
 
     def _on_step(self, ticket: int, step: Step) -> None:
         self.times.append(time.perf_counter())
-        draft = self._request.draft(ticket, step)
+        draft = drafted_token(self._request, ticket, step)
         self._token = (100 + ticket % 1000 if draft is None else draft,)
         self._num_fed += 1
         if len(self.times) < self._num_wanted:

@@ -1,7 +1,6 @@
 """Opens what a cloud peer stands on: models in this process or on Triton, and the store. Waits for servers."""
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
@@ -10,15 +9,17 @@ from typing import TYPE_CHECKING, TypeVar
 from cloud_peer.settings import CloudSettings
 from dragon_core.errors import DragonError, RetryableError
 from dragon_runtime.answering.metrics import PeerMetrics
-from dragon_runtime.embedding.choice import open_embedder
-from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.embedding.choice import connect_embedder, open_embedder
+from dragon_runtime.engines.choice import connect_engine, open_client, open_engine
 from dragon_runtime.interfaces import Embedder, Engine
 from dragon_runtime.models.resolving import resolve_model
+from dragon_runtime.process.tasks import wait_at_most
 from dragon_runtime.store.choice import open_store
 from dragon_runtime.store.milvus import MilvusStore
 
 if TYPE_CHECKING:
     from dragon_runtime.engines.triton.client import TritonClient
+    from dragon_runtime.engines.triton.engine import TritonEngine
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +45,9 @@ class Parts:
         """
         self._settings, self._stack, self._stopped = settings, stack, stopped
         self._timeout_seconds, self._on_waiting = timeout_seconds, on_waiting
+        self._triton = None if settings.triton.address is None else open_client(settings.triton)
+        if self._triton is not None:
+            stack.push_async_callback(self._triton.close)
         self._given_up_at = None if timeout_seconds is None else asyncio.get_running_loop().time() + timeout_seconds
 
     async def models(self, metrics: PeerMetrics) -> tuple[Engine, Embedder] | None:
@@ -52,15 +56,10 @@ class Parts:
         Raises:
             DragonError: they cannot be loaded, or the server did not come in time.
         """
-        if self._settings.triton.address is not None:
-            return await self._on_triton()
+        if self._triton is not None:
+            return await self._on_triton(self._triton)
         settings = self._settings.model
-        engine = await LlamaEngine.load(
-            await resolve_model(settings, self._settings.data_folder / "models"),
-            context_length=settings.context_length,
-            num_sequences=settings.num_sequences,
-            num_threads=settings.num_threads,
-        )
+        engine = await open_engine(settings, await resolve_model(settings, self._settings.data_folder / "models"))
         self._stack.push_async_callback(engine.close)
         metrics.watch_free_sequences(lambda: engine.num_free_sequences)
         return engine, await self._local_embedder()
@@ -71,12 +70,10 @@ class Parts:
         Raises:
             DragonError: it cannot be loaded, or the server did not come in time.
         """
-        if self._settings.triton.address is None:
+        client = self._triton
+        if client is None:
             return await self._local_embedder()
-        from dragon_runtime.embedding.triton import TritonEmbedder
-
-        client = self._triton_client()
-        return await self._wait_for("models", f"Triton at {client.address}", lambda: TritonEmbedder.connect(client))
+        return await self._wait_for("models", f"Triton at {client.address}", lambda: connect_embedder(client))
 
     async def store(self, embedder: Embedder) -> MilvusStore | None:
         """The public documents; None when told to stop meanwhile.
@@ -100,21 +97,9 @@ class Parts:
         self._stack.callback(embedder.close)
         return embedder
 
-    def _triton_client(self) -> "TritonClient":
-        from dragon_runtime.engines.triton.client import TritonClient
-
-        client = TritonClient(self._settings.triton)
-        self._stack.push_async_callback(client.close)
-        return client
-
-    async def _on_triton(self) -> tuple[Engine, Embedder] | None:
-        from dragon_runtime.embedding.triton import TritonEmbedder
-        from dragon_runtime.engines.triton.engine import TritonEngine
-
-        client = self._triton_client()
-
-        async def connect() -> tuple[TritonEngine, TritonEmbedder]:
-            return await TritonEngine.connect(client), await TritonEmbedder.connect(client)
+    async def _on_triton(self, client: "TritonClient") -> tuple[Engine, Embedder] | None:
+        async def connect() -> tuple["TritonEngine", Embedder]:
+            return await connect_engine(client), await connect_embedder(client)
 
         opened = await self._wait_for("models", f"Triton at {client.address}", connect)
         if opened is not None:
@@ -141,7 +126,5 @@ class Parts:
                     f"{what} did not come up in {self._timeout_seconds:g} s: {problem}",
                     retry_after_seconds=LOOK_SECONDS,
                 )
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._stopped.wait()
+            await wait_at_most(self._stopped.wait(), LOOK_SECONDS)
         return None

@@ -16,6 +16,7 @@ from dragon_runtime.channel.mqtt import CloudChannels
 from dragon_runtime.documents.ingestion import Ingestion, add_folder
 from dragon_runtime.documents.registry import DocumentRegistry
 from dragon_runtime.process.health_server import Readiness, serving
+from dragon_runtime.process.tasks import end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -84,7 +85,5 @@ async def _ingest(ingestion: Ingestion, folder: Path, stopped: asyncio.Event) ->
             if not done.done():
                 logger.info("public documents: %d are not ready yet", await ingestion.count_waiting())
     finally:
-        for task in (done, stop):
-            task.cancel()
-        await asyncio.gather(done, stop, return_exceptions=True)
+        await end_tasks((done, stop))
     logger.info("public documents: %d added, %d known", report.num_added, report.num_known)

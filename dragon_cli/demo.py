@@ -20,8 +20,8 @@ from dragon_cli.documents import add_files, files_below
 from dragon_cli.stack import Stack, StackOptions, write_whole
 from dragon_cli.starting import start, wait_until_ready
 from dragon_core.errors import OurError
-from dragon_runtime.embedding.choice import open_embedder
-from dragon_runtime.engines.llama.engine import LlamaEngine
+from dragon_runtime.embedding.choice import BUNDLED, open_embedder
+from dragon_runtime.engines.choice import open_engine
 from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.settings import ModelSettings, PeerSettings
 from dragon_runtime.store.milvus import MilvusStore
@@ -137,12 +137,9 @@ async def _add_baselines(
     protocol = PeerSettings(**({"weighting": settings["weighting"]} if "weighting" in settings else {}))
     with console.status("answering alone"):
         async with AsyncExitStack() as scope:
-            path = await resolve_model(model, stack.folder / "edge" / "models")
-            engine = await LlamaEngine.load(
-                path, context_length=model.context_length, num_sequences=8, num_threads=model.num_threads
-            )
+            engine = await open_engine(model, await resolve_model(model, stack.folder / "edge" / "models"))
             scope.push_async_callback(engine.close)
-            embedder = await open_embedder("bundled://all-minilm-l6-v2")
+            embedder = await open_embedder(BUNDLED)
             scope.callback(embedder.close)
             stores = {}
             for side in ("edge", "cloud"):

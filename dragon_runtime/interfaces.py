@@ -1,6 +1,7 @@
-"""The Protocols between the session's driver and the outside: engine, retriever, embedder, channel.
+"""The Protocols between the session's driver and the outside: engine, retriever, embedder, channel. And plain data.
 
-Implementations live beside this file, one outside thing each; a third-party exception never leaves its adapter.
+Each has its implementations in a folder beside this file; a third-party exception never leaves its adapter. No rules
+and no mathematics: what an engine publishes of its logits is in `engines/publishing`.
 """
 
 from collections.abc import Callable, Sequence
@@ -10,9 +11,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.couplings.shared_noise import SharedNoise
-from dragon_core.mixture import publish
-from dragon_core.types import Command, Context, Cut, Peer, Sampling, Step, Vocabulary, Weighting
+from dragon_core.types import Command, Context, Cut, Sampling, Step, Vocabulary, Weighting
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,25 +37,6 @@ class EngineRequest:
         """One per sequence of a branch: the contexts, then the bare prompt where the rule needs it."""
         prompts = [context.tokens for context in self.contexts]
         return prompts if self.bare_prompt is None else [*prompts, self.bare_prompt]
-
-    def publish(self, logits: Sequence[NDArray[np.float32]]) -> Step:
-        """Mix one step's logits, a row (V,) per prompt in their order, cut and quantise."""
-        num_contexts = len(self.contexts)
-        return publish(
-            np.stack(logits[:num_contexts]),
-            None if self.bare_prompt is None else logits[num_contexts],
-            np.array([context.relevance for context in self.contexts]),
-            weighting=self.weighting,
-            sampling=self.sampling,
-            cut=self.cut,
-        )
-
-    def draft(self, position: int, step: Step) -> int | None:
-        """The token that the session drafts for `position` after `step`; None without a seed."""
-        if self.draft_seed is None:
-            return None
-        coupling = SharedNoise(seed=self.draft_seed, temperature=self.sampling.temperature)
-        return coupling.guesses(position, step.published, 1, Peer.OPENER)[0].token
 
 
 class EngineSession(Protocol):
@@ -172,6 +152,11 @@ class Retriever(Protocol):
         """The most relevant passages first; empty when the store is."""
 
 
+@dataclass(frozen=True, slots=True)
+class LinkRestored:
+    """What a channel tells between two frames: the connection was lost and is there again, frames may be missing."""
+
+
 class Channel(Protocol):
     """An ordered pipe of one session's frames to the other end. Loss shows as a gap in the sequence numbers."""
 
@@ -191,8 +176,8 @@ class Channel(Protocol):
     def send(self, frame: bytes) -> None:
         """Queue a frame; never blocks. Frames over the queue's limit, or sent while disconnected, are lost."""
 
-    async def receive(self) -> bytes | None:
-        """The next frame from the other end, or None when the connection was lost and is there again.
+    async def receive(self) -> bytes | LinkRestored:
+        """The next frame from the other end, or that the connection was lost and is there again.
 
         Raises:
             OurError: the channel was closed.

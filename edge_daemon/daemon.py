@@ -17,9 +17,11 @@ from dragon_runtime.channel.probe import CloudProbe
 from dragon_runtime.documents.ingestion import Ingestion
 from dragon_runtime.documents.registry import DocumentRegistry
 from dragon_runtime.embedding.choice import open_embedder
+from dragon_runtime.engines.choice import open_engine
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import Embedder
 from dragon_runtime.models.resolving import resolve_model
+from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.store.choice import open_store
 from dragon_runtime.store.milvus import MilvusStore
 from edge_daemon.answers import Check, Readiness
@@ -53,12 +55,7 @@ class _Parts:
 async def _parts(settings: EdgeSettings) -> AsyncGenerator[_Parts, None]:
     async with AsyncExitStack() as stack:
         model_path = await resolve_model(settings.model, settings.data_folder / MODELS)
-        engine = await LlamaEngine.load(
-            model_path,
-            context_length=settings.model.context_length,
-            num_sequences=settings.model.num_sequences,
-            num_threads=settings.model.num_threads,
-        )
+        engine = await open_engine(settings.model, model_path)
         stack.push_async_callback(engine.close)
         embedder = await open_embedder(settings.embedding.uri)
         stack.callback(embedder.close)
@@ -178,5 +175,4 @@ async def _first_of(*events: asyncio.Event) -> None:
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
     finally:
-        for task in waiting:
-            task.cancel()
+        await end_tasks(waiting)

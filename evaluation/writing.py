@@ -16,6 +16,7 @@ from dragon_runtime.answering.preparation import Preparation
 from dragon_runtime.engines.llama.branches import MAX_FED_TOKENS, PREFILL_CHUNK
 from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
 from dragon_runtime.engines.llama.model import LlamaModel
+from dragon_runtime.engines.publishing import publish_step
 from dragon_runtime.interfaces import Embedder, Engine, EngineRequest
 from dragon_runtime.settings import ProtocolSettings
 from evaluation.asking import FixedPassages, Settings, request_for
@@ -101,7 +102,7 @@ class Writer:
     def _publish(self, requests: Sequence[EngineRequest], answer: Tokens) -> list[Published]:
         self._decode([prompt for request in requests for prompt in request.prompts], answer)
         return [
-            request.publish([self._logits[prompt, answer] for prompt in request.prompts]).published
+            publish_step(request, [self._logits[prompt, answer] for prompt in request.prompts]).published
             for request in requests
         ]
 

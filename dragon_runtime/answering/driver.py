@@ -34,7 +34,8 @@ from dragon_core.session.events import (
 from dragon_core.session.session import Session
 from dragon_core.types import Step
 from dragon_runtime.answering.preparation import Prepared
-from dragon_runtime.interfaces import Channel, EngineSession, FailureListener, StepListener
+from dragon_runtime.interfaces import Channel, EngineSession, FailureListener, LinkRestored, StepListener
+from dragon_runtime.process.tasks import end_after_cleanup
 
 logger = logging.getLogger(__name__)
 
@@ -128,7 +129,7 @@ class SessionDriver:
     async def _receive_frames(self) -> None:
         while True:
             frame = await self._channel.receive()
-            if frame is None:
+            if isinstance(frame, LinkRestored):
                 self.take(Reconnected())
                 continue
             try:
@@ -176,11 +177,8 @@ class SessionDriver:
         """Stop everything that runs for the session and free its sequences."""
         if self._timer is not None:
             self._timer.cancel()
-        running = tuple(self._tasks)
-        for task in running:
-            task.cancel()
         try:
-            await asyncio.gather(*running, return_exceptions=True)
+            await end_after_cleanup(self._tasks)
         finally:  # also when this is cancelled once more
             self._channel.close()
             if self._engine_session is not None:

@@ -19,7 +19,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from dragon_core.errors import OurError, RetryableError, SettingsError
-from dragon_runtime.process.tasks import end_tasks
+from dragon_runtime.process.tasks import end_tasks, wait_at_most
 from dragon_runtime.settings.groups import BrokerSettings
 
 logger = logging.getLogger(__name__)
@@ -84,9 +84,7 @@ class MqttConnection:
         if self._client is not None and self._waiting:
             self._is_written.clear()
             self._wake.set()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(FLUSH_SECONDS):
-                    await self._is_written.wait()
+            await wait_at_most(self._is_written.wait(), FLUSH_SECONDS)
 
     async def subscribe(self, topic_filter: str, handler: MessageHandler, *, qos: int = 0) -> None:
         """Have messages of `topic_filter` handled from now on, and after every reconnect."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 
 from dragon_core.errors import OurError
+from dragon_runtime.interfaces import LinkRestored
 
 
 class MemoryChannel:
@@ -13,7 +14,7 @@ class MemoryChannel:
 
     def __init__(self, *, delay_seconds: float = 0.0) -> None:
         self._delay_seconds = delay_seconds
-        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._frames: asyncio.Queue[bytes | LinkRestored] = asyncio.Queue()
         self._under_way: deque[Callable[[], None]] = deque()
         self._deliver: Callable[[bytes], None] | None = None
         self._is_closed = False
@@ -54,19 +55,20 @@ class MemoryChannel:
     def restore(self) -> None:
         """End a cut: this end learns that frames may be missing."""
         self.is_cut = False
-        self._frames.put_nowait(None)
+        self._frames.put_nowait(LinkRestored())
 
-    async def receive(self) -> bytes | None:
-        """The next frame, or None after a cut."""
-        frame = None if self._is_closed else await self._frames.get()
-        if self._is_closed:
-            raise OurError("the channel is closed")
-        return frame
+    async def receive(self) -> bytes | LinkRestored:
+        """The next frame, or that a cut has ended."""
+        if not self._is_closed:
+            arrived = await self._frames.get()
+            if not self._is_closed:
+                return arrived
+        raise OurError("the channel is closed")
 
     def close(self) -> None:
         """Take nothing more, and wake who waits."""
         self._is_closed = True
-        self._frames.put_nowait(None)
+        self._frames.put_nowait(LinkRestored())
 
 
 def memory_channel_pair(*, rtt_seconds: float = 0.0) -> tuple[MemoryChannel, MemoryChannel]:

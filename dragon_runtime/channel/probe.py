@@ -14,7 +14,8 @@ from dragon_core.errors import PeerError
 from dragon_core.link import LinkEstimate
 from dragon_core.messages import Envelope, Probe
 from dragon_core.wire import Wire
-from dragon_runtime.interfaces import Channel
+from dragon_runtime.interfaces import Channel, LinkRestored
+from dragon_runtime.process.tasks import end_tasks, wait_at_most
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,7 @@ class CloudProbe:
         return self
 
     async def __aexit__(self, *error: object) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks([] if self._task is None else [self._task])
 
     def wake(self) -> None:
         """Ask at once: something changed."""
@@ -64,11 +63,7 @@ class CloudProbe:
             self.is_answered = await self._probe()
             self._recent.append(self.rtt_seconds if self.is_answered else None)
             self._wake.clear()
-            try:
-                async with asyncio.timeout(PROBE_SECONDS if self.is_answered else RETRY_SECONDS):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
+            await wait_at_most(self._wake.wait(), PROBE_SECONDS if self.is_answered else RETRY_SECONDS)
 
     async def _probe(self) -> bool:
         link, loop = LinkEstimate(), asyncio.get_running_loop()
@@ -77,7 +72,7 @@ class CloudProbe:
         try:
             channel.send_open(codec.encode(wire.seal(Probe(), now=loop.time())))
             async with asyncio.timeout(ANSWER_SECONDS):
-                while (frame := await channel.receive()) is None:
+                while isinstance(frame := await channel.receive(), LinkRestored):
                     pass
             wire.unseal(codec.decode(frame), loop.time())
         except TimeoutError:

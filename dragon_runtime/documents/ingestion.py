@@ -1,7 +1,6 @@
 """Adding documents: kept on disk first, then split, embedded and stored one by one, and resumed after a crash."""
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import time
@@ -19,6 +18,7 @@ from dragon_runtime.documents.registry import DocumentRegistry
 from dragon_runtime.documents.service import Added, DocumentPage, IngestionState, StoredDocument
 from dragon_runtime.documents.text import MEDIA_TYPES, document_id, media_type_of, passages_of, text_of
 from dragon_runtime.interfaces import Embedder, Passage
+from dragon_runtime.process.tasks import end_tasks, wait_at_most
 
 logger = logging.getLogger(__name__)
 
@@ -60,9 +60,7 @@ class Ingestion:
 
     async def __aexit__(self, *error: object) -> None:
         self._is_stopping = True
-        if self._task is not None:
-            self._task.cancel()
-            await asyncio.gather(self._task, return_exceptions=True)
+        await end_tasks([] if self._task is None else [self._task])
         self._executor.shutdown()
 
     # -- what the document service offers ---------------------------------------------------------------------------
@@ -127,9 +125,11 @@ class Ingestion:
 
     async def wait_for_change(self, seconds: float) -> None:
         """Return when a document is done or has failed, at the latest after so many seconds."""
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(seconds), self._changed:
-                await self._changed.wait()
+        await wait_at_most(self._next_change(), seconds)
+
+    async def _next_change(self) -> None:
+        async with self._changed:
+            await self._changed.wait()
 
     async def count_waiting(self) -> int:
         """Documents that are not done."""

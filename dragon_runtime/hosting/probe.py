@@ -6,6 +6,7 @@ from dragon_core.errors import EngineError
 from dragon_core.types import Context, Cut, Sampling, Step, Weighting, WeightingRule
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.interfaces import EngineRequest
+from dragon_runtime.process.tasks import end_after_cleanup
 
 LOOK_SECONDS = 0.005
 REQUEST = EngineRequest(
@@ -44,9 +45,7 @@ async def require_decoding(engine: LlamaEngine, *, seconds: float) -> None:
     except TimeoutError as error:
         raise EngineError(f"the model decoded nothing in {seconds:g} s") from error
     finally:
-        if asking is not None:
-            asking.cancel()
-            await asyncio.gather(asking, return_exceptions=True)
+        await end_after_cleanup([] if asking is None else [asking])
 
 
 async def _decode_one(engine: LlamaEngine) -> None:

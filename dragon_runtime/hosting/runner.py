@@ -1,5 +1,6 @@
 """What the models of `triton_models/` are loaded with: their parameters, and the language model behind `causal_lm`."""
 
+import asyncio
 import json
 from pathlib import Path
 from typing import TypeVar
@@ -7,9 +8,13 @@ from typing import TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dragon_core.errors import SettingsError
+from dragon_runtime.engines.llama.deliveries import ThreadDeliveries
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.triton.tensors import Tensors
-from dragon_runtime.hosting.service import CausalLmService, LoopThread, Reply, ServiceObserver
+from dragon_runtime.hosting.loop_thread import LoopThread
+from dragon_runtime.hosting.replies import Reply
+from dragon_runtime.hosting.service import CausalLmService
+from dragon_runtime.hosting.sessions import ServiceObserver
 from dragon_runtime.models import bundled_model
 
 
@@ -87,7 +92,7 @@ async def _start(parameters: CausalLmParameters, observer: ServiceObserver) -> C
         num_gpu_layers=parameters.num_gpu_layers,
         prefill_chunk=parameters.prefill_chunk,
         observer=observer,
-        is_listener_elsewhere=True,
+        deliveries=ThreadDeliveries(asyncio.get_running_loop()),
     )
     return CausalLmService(
         engine,

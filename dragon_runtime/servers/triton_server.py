@@ -19,7 +19,7 @@ from dragon_core.errors import SettingsError
 from dragon_runtime.certificates import Identity, ServerTls
 
 MODELS = ("causal_lm", "embedder")
-MODEL_SOURCES = Path(__file__).resolve().parent.parent / "triton_models"
+MODEL_SOURCES = Path(__file__).resolve().parents[2] / "triton_models"
 DEFAULT_PYTHON = Path(sys.prefix).parent / ".venv-triton" / "bin" / "python"
 REMEDY = "`make setup` installs it (x86-64 Linux), or set DRAGONCTL_TRITON_PYTHON to an interpreter that has it"
 _LOOK = """

@@ -15,6 +15,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import Receive, Scope, Send
 
 from dragon_core.errors import DragonError, EngineError
+from dragon_runtime.process.tasks import end_after_cleanup
 from edge_daemon.answers import AnswerRequest, AnswerService, AnswerSummary, AnswerToken, RequestDefaults
 from edge_daemon.api.completion import Body, Completion, Piece, Pieces
 from edge_daemon.api.errors import ApiError, Problem, WatchedSend, problem_of
@@ -95,9 +96,7 @@ class AnswerResponse(Response):
         except asyncio.CancelledError:
             is_stopped = True  # the server is going away and has waited long enough
         finally:
-            work.cancel()
-            gone.cancel()
-            await asyncio.gather(work, gone, return_exceptions=True)
+            await end_after_cleanup([work, gone])
         if is_stopped and watched.is_started:
             await _send_event(send, STOPPING.body)
             await send({"type": "http.response.body", "body": b"", "more_body": False})

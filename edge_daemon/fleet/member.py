@@ -15,7 +15,7 @@ from dragon_core.fleet.messages import Configuration, Desired, Presence, Presenc
 from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.channel.connection import MqttConnection
 from dragon_runtime.models.resolving import resolve_model
-from dragon_runtime.process.tasks import end_tasks
+from dragon_runtime.process.tasks import end_tasks, wait_at_most
 from edge_daemon.fleet.identity import DeviceIdentity
 from edge_daemon.fleet.traffic import Traffic
 from edge_daemon.fleet.twin import MODELS, Twin, configured
@@ -90,9 +90,8 @@ class Member:
 
     async def __aexit__(self, *error: object) -> None:
         await end_tasks(self._tasks)
-        with contextlib.suppress(DragonError, TimeoutError):
-            async with asyncio.timeout(GOODBYE_SECONDS):
-                await self._presence(PresenceEvent.STOPPED)
+        with contextlib.suppress(DragonError):
+            await wait_at_most(self._presence(PresenceEvent.STOPPED), GOODBYE_SECONDS)
 
     def tell_again(self) -> None:
         """A reported fact changed, the certificate for example."""
@@ -146,9 +145,7 @@ class Member:
                 logger.warning("%s", error)
                 self._error = str(error)
                 self.tell_again()
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(FETCH_RETRY_SECONDS):
-                        await self._wanted.wait()
+                await wait_at_most(self._wanted.wait(), FETCH_RETRY_SECONDS)
                 self._wanted.set()
                 continue
             if wanted == self._twin.wanted_model and self._twin.needs_model:
@@ -180,9 +177,7 @@ class Member:
                 logger.debug("the fleet was not notified: %s", error)
                 await asyncio.sleep(RETRY_SECONDS)
                 continue
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout_at(due):
-                    await self._wake.wait()
+            await wait_at_most(self._wake.wait(), due - loop.time())
 
     async def _presence(self, event: PresenceEvent) -> None:
         payload = encode(Presence(session=self._session, event=event))

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from dragon_core.types import BranchId, Drop, Fork, Rollback, Step, WeightingRule
+from dragon_runtime.engines.publishing import drafted_token
 from dragon_runtime.interfaces import Engine, EngineRequest
 from tests.contracts.engine_sessions import (
     MAIN,
@@ -36,7 +37,7 @@ class _Play:
         """What a session would feed to a branch now: an engine may have fed it already."""
         for ticket, (_, path) in self.pending.items():
             if path == self.branches[branch] and ticket in self.session.answers:
-                return self.request.draft(len(path), self.session.answers[ticket])
+                return drafted_token(self.request, len(path), self.session.answers[ticket])
         return None
 
     def forget(self, branch: BranchId, *, after: int) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pytest
 
@@ -41,6 +41,13 @@ BAD_COMMANDS: dict[str, Callable[[int], Command]] = {
 }
 
 
+@runtime_checkable
+class CheckedEngine(Protocol):
+    """An engine that can tell whether something is left of its sessions."""
+
+    def check_integrity(self) -> None: ...
+
+
 class ClosableEngine(Engine, Protocol):
     """An engine as its owner sees it."""
 
@@ -54,6 +61,13 @@ class EngineLimitsContract:
     @pytest.fixture
     def engine(self) -> AsyncIterator[ClosableEngine]:
         raise NotImplementedError
+
+    @pytest.fixture(autouse=True)
+    async def nothing_is_left(self, engine: ClosableEngine) -> AsyncIterator[None]:
+        """After each test, before the engine is closed."""
+        yield
+        if isinstance(engine, CheckedEngine):
+            engine.check_integrity()
 
     # -- room -------------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from dragon_core.types import Step
+from dragon_runtime.engines.llama.deliveries import Deliveries, ThreadDeliveries
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
 from dragon_runtime.engines.llama.model import LlamaModel
@@ -69,18 +70,26 @@ class StepsFromThread(LlamaEngine):
 
 @asynccontextmanager
 async def watched_engine(
-    folder: Path, *, is_listener_elsewhere: bool = False
+    folder: Path, *, kind: type[LlamaEngine] = LlamaEngine, deliveries: Deliveries | None = None
 ) -> AsyncIterator[tuple[LlamaEngine, WatchedSequences]]:
-    """An engine that runs, and the sequences it decodes with."""
+    """An engine that runs, and the sequences it decodes with. Whoever opens sessions closes them."""
     memory = WatchedSequences(LlamaModel(write_tiny_model(folder / "tiny.gguf")))
-    kind = StepsFromThread if is_listener_elsewhere else LlamaEngine
-    engine = kind(memory.model, memory, num_sequences=NUM_SEQUENCES, is_listener_elsewhere=is_listener_elsewhere)
+    engine = kind(memory.model, memory, num_sequences=NUM_SEQUENCES, deliveries=deliveries)
     engine._thread.start()
     try:
         yield engine, memory
+        memory.open_gate()
+        engine.check_integrity()
     finally:
         memory.open_gate()
         await engine.close()
+
+
+def engine_of_listeners_elsewhere(
+    folder: Path,
+) -> AbstractAsyncContextManager[tuple[LlamaEngine, WatchedSequences]]:
+    """The same, of one that makes steps ahead."""
+    return watched_engine(folder, kind=StepsFromThread, deliveries=ThreadDeliveries(asyncio.get_running_loop()))
 
 
 def num_dropped(caplog: pytest.LogCaptureFixture) -> int:

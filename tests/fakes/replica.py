@@ -115,7 +115,7 @@ class Stranger:
     async def answer(self) -> Envelope:
         """The next frame that comes back."""
         frame = await self.ours.receive()
-        assert frame is not None
+        assert isinstance(frame, bytes)
         return codec.decode(frame)
 
 

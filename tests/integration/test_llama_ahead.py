@@ -12,9 +12,10 @@ from dragon_core.types import BranchId, Drop, Feed, Fork, Rollback, Step
 from dragon_runtime.engines.llama.batches import Answer
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.llama.session import LlamaSession
+from dragon_runtime.engines.publishing import drafted_token
 from dragon_runtime.interfaces import EngineRequest
 from tests.contracts.engine_sessions import MAIN, DrivenSession, assert_same, fresh_steps, request_of, tokens_of
-from tests.contracts.watched_engine import WatchedSequences, num_dropped, watched_engine
+from tests.contracts.watched_engine import WatchedSequences, engine_of_listeners_elsewhere, num_dropped
 
 pytestmark = pytest.mark.integration
 
@@ -59,7 +60,7 @@ class Ahead:
         step = await self.session.answer(ticket)
         if not self.memory.is_gated:
             await self.require_fresh(step, self.path)
-        draft = self.request.draft(len(self.path), step)
+        draft = drafted_token(self.request, len(self.path), step)
         assert draft is not None
         self.draft, self.other = draft, self.other_than(draft)
 
@@ -73,11 +74,13 @@ class Ahead:
 
 @pytest.fixture
 async def ahead(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Ahead]:
-    caplog.set_level(logging.DEBUG, logger="dragon_runtime.engines.llama.engine")
-    async with watched_engine(tmp_path, is_listener_elsewhere=True) as (engine, memory):
+    caplog.set_level(logging.DEBUG, logger="dragon_runtime.engines.llama")
+    async with engine_of_listeners_elsewhere(tmp_path) as (engine, memory):
         ahead = Ahead(engine, memory)
         yield ahead
         memory.open_gate()
+        if ahead.session._session is not None:
+            await ahead.session.close()
         assert ahead.session.mistakes == []
 
 
@@ -88,7 +91,7 @@ async def test_a_whole_answer_of_drafts_takes_one_decode_a_token(ahead: Ahead) -
     steps = [await ahead.session.fed()]
     path: list[int] = []
     while len(path) < MAX_TOKENS - 1:
-        draft = ahead.request.draft(len(path), steps[-1])
+        draft = drafted_token(ahead.request, len(path), steps[-1])
         assert draft is not None
         path.append(draft)
         steps.append(await ahead.session.fed(draft))
@@ -154,7 +157,7 @@ async def test_empty_feeds_ask_for_no_draft_and_leave_what_runs_as_it_is(ahead: 
     empty = [ahead.session.feed_of() for _ in range(40)]
     ahead.session.submit(*empty)
     assert isinstance(ahead.session.session, LlamaSession)
-    assert len(ahead.session.session.running) == 1
+    assert len(ahead.session.session.submitted.running) == 1
     ahead.memory.open_gate()
     for feed in empty:
         await ahead.require_fresh(await ahead.session.answer(feed.ticket), ())
@@ -189,7 +192,7 @@ async def test_what_is_asked_for_at_once_waits_for_no_draft(
 
     def on_step(ticket: int, step: Step) -> None:
         if ticket == 0:
-            draft = ahead.request.draft(0, step)
+            draft = drafted_token(ahead.request, 0, step)
             assert draft is not None
             first = draft if is_drafted else ahead.other_than(draft)
             asked[1], asked[2] = Feed(1, MAIN, (first,)), Feed(2, SIDE, (draft,))
@@ -214,7 +217,7 @@ async def test_a_draft_of_a_branch_that_is_dropped_is_aborted(ahead: Ahead, capl
     await ahead.settled()
     await ahead.require_fresh(step, (ahead.other,))
     ahead.memory.is_gated = True
-    again = ahead.session.feed(ahead.request.draft(1, step) or 0, branch=SIDE)
+    again = ahead.session.feed(drafted_token(ahead.request, 1, step) or 0, branch=SIDE)
     await ahead.session.answer(again)
     await ahead.memory.arrived()
     ahead.session.submit(Drop(SIDE))

@@ -11,12 +11,15 @@ import pytest
 from numpy.typing import NDArray
 
 from dragon_core.errors import EngineError
-from dragon_core.types import WeightingRule
+from dragon_core.types import Fork, WeightingRule
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.llama.memory import DecodeAborted, LlamaSequences, Piece
 from dragon_runtime.engines.llama.model import LlamaModel
+from dragon_runtime.engines.llama.session import LlamaSession
 from dragon_runtime.models import bundled_model
+from tests.contracts.engine_limits import SIDE
 from tests.contracts.engine_sessions import (
+    MAIN,
     NUM_SEQUENCES,
     DrivenSession,
     assert_same,
@@ -157,6 +160,56 @@ async def test_a_model_that_says_no_numbers_ends_the_session_and_not_the_engine(
     memory.decode_instead = None
     async with driven(engine, request) as session:
         await session.fed(3)
+
+
+async def test_an_engine_is_checked_when_no_session_is_open(watched: Watched) -> None:
+    engine, _ = watched
+    engine.check_integrity()
+    async with driven(engine, request_of(engine, 9)) as session:
+        await session.fed()
+        assert not engine.is_idle
+        with pytest.raises(EngineError, match="1 sessions hold sequences"):
+            engine.check_integrity()
+    assert engine.is_idle
+    engine.check_integrity()
+
+
+async def test_a_sequence_that_was_not_emptied_is_found(watched: Watched, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine, memory = watched
+    with monkeypatch.context() as broken:
+        broken.setattr(memory, "cut", lambda _sequence, _position: None)
+        async with driven(engine, request_of(engine, 9)) as session:
+            await session.fed(*tokens_of(engine, 7, 2))
+    with pytest.raises(EngineError, match=f"sequence {NUM_SEQUENCES - 1} is free and still holds 11 tokens"):
+        engine.check_integrity()
+    memory.cut(NUM_SEQUENCES - 1, 0)
+
+
+async def test_a_sequence_that_is_lost_or_free_twice_is_found(watched: Watched) -> None:
+    engine, _ = watched
+    free = engine._free._free
+    lost = free.pop()
+    with pytest.raises(EngineError, match=rf"\[{lost}\] are missing and \[\] are too many"):
+        engine.check_integrity()
+    free += [lost, lost]
+    with pytest.raises(EngineError, match=rf"\[\] are missing and \[{lost}\] are too many"):
+        engine.check_integrity()
+    free.pop()
+
+
+async def test_a_session_that_the_thread_did_not_forget_is_found(watched: Watched) -> None:
+    engine, _ = watched
+    async with driven(engine, request_of(engine, 9, max_branches=2)) as session:
+        session.submit(Fork(MAIN, SIDE))
+        await session.fed(3)
+        forgotten = session.session
+    assert isinstance(forgotten, LlamaSession)
+    forgotten.decoding.has_failed = True  # or the thread would go on with it
+    forgotten.submitted.inbox.append(session.feed_of(4))
+    engine._workload.add(forgotten)
+    with pytest.raises(EngineError, match="1 commands of it wait, 1 of its feeds run, it has 2 branches"):
+        engine.check_integrity()
+    engine._workload._sessions.remove(forgotten)
 
 
 async def test_a_running_decode_of_a_real_model_is_aborted_and_what_was_there_before_stays() -> None:

@@ -11,7 +11,8 @@ import pytest
 from dragon_core.topics import Topics
 from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
 from dragon_runtime.channel.connection import MqttConnection
-from dragon_runtime.channel.mqtt import CloudChannels, EdgeChannels, MqttChannel
+from dragon_runtime.channel.mqtt import CloudChannels, EdgeChannels, ReplicaChannel
+from dragon_runtime.interfaces import Channel, LinkRestored
 from dragon_runtime.settings.groups import BrokerSettings
 from tests.servers.broker import Broker
 
@@ -25,7 +26,7 @@ class Replica:
     """A replica that keeps the channels of what was opened."""
 
     def __init__(self, connection: MqttConnection, name: str) -> None:
-        self.opened: asyncio.Queue[tuple[str, bytes, MqttChannel]] = asyncio.Queue()
+        self.opened: asyncio.Queue[tuple[str, bytes, ReplicaChannel]] = asyncio.Queue()
         self.channels = CloudChannels(
             connection, TOPICS, name, lambda device, _, frame, channel: self.opened.put_nowait((device, frame, channel))
         )
@@ -52,7 +53,7 @@ async def device_and_replica(stack: AsyncExitStack, broker: Broker) -> tuple[Edg
     return edge, replica
 
 
-async def receive(channel: MqttChannel) -> bytes | None:
+async def receive(channel: Channel) -> bytes | LinkRestored:
     async with asyncio.timeout(DEADLINE):
         return await channel.receive()
 
@@ -86,8 +87,8 @@ async def test_both_ends_come_back_after_the_broker_was_killed(broker: Broker) -
         ours.bind("r1")
         broker.kill()
         await broker.start()
-        assert await receive(ours) is None
-        assert await receive(theirs) is None
+        assert await receive(ours) == LinkRestored()
+        assert await receive(theirs) == LinkRestored()
         ours.send(b"again")
         theirs.send(b"yes")
         assert await receive(theirs) == b"again"

@@ -16,16 +16,10 @@ import pytest
 from dragon_core.types import BranchId, Feed
 from dragon_runtime.embedding.choice import open_embedder
 from dragon_runtime.engines.llama.engine import LlamaEngine
-from dragon_runtime.engines.triton.tensors import (
-    Operation,
-    Tensors,
-    command_numbers,
-    open_tensors,
-    request_tensor,
-    step_of,
-    text,
-    texts,
-)
+from dragon_runtime.engines.triton.opening import open_tensors
+from dragon_runtime.engines.triton.requests import Operation, command_numbers, request_tensor
+from dragon_runtime.engines.triton.steps import step_of
+from dragon_runtime.engines.triton.tensors import Tensors, text, texts
 from tests.contracts.engine_sessions import assert_same, fresh_steps, request_of
 from tests.fakes.tiny_model import write_tiny_model
 

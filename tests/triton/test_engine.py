@@ -16,7 +16,9 @@ from dragon_runtime.certificates import CertificateFolder
 from dragon_runtime.engines.llama.engine import LlamaEngine
 from dragon_runtime.engines.triton.client import TritonClient
 from dragon_runtime.engines.triton.engine import MODEL, TritonEngine, TritonSession
-from dragon_runtime.engines.triton.tensors import Operation, Tensors, open_tensors, request_tensor, text
+from dragon_runtime.engines.triton.opening import open_tensors
+from dragon_runtime.engines.triton.requests import Operation, request_tensor
+from dragon_runtime.engines.triton.tensors import Tensors, text
 from dragon_runtime.models import bundled_model
 from dragon_runtime.settings import TritonSettings
 from local_cluster.waiting import wait_until

@@ -20,7 +20,7 @@ from dragon_core.messages import Fingerprint, Open
 from dragon_core.types import Context, CouplingKind, Cut, Sampling, Weighting, WeightingRule
 from dragon_operator.devices.configuration import configuration
 from dragon_operator.objects.cloud_peer import cloud_settings
-from dragon_runtime.engines.triton.tensors import open_tensors, request_of
+from dragon_runtime.engines.triton.opening import open_tensors, request_of
 from dragon_runtime.interfaces import EngineRequest
 from dragon_runtime.settings import LogLevel, PlacementChoice, ProtocolSettings
 from dragon_runtime.settings.spellings import (

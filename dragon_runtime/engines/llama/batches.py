@@ -1,27 +1,25 @@
-"""What one turn of an engine's thread decodes: a piece of one prompt, or one step of the sessions that have one.
+"""What one turn of an engine's thread decodes, as values: a piece of one prompt, a step of the sessions that have one.
 
-Used from that thread only. Whose turn it is, and what becomes of a batch that failed, is `llama_engine`'s.
+Used from that thread only. Whose turn it is, and what becomes of a batch that failed, is `thread`'s.
 """
 
 import time
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.mixture import publish
-from dragon_core.types import Cut, Feed, Sampling, Step, Weighting, WeightingRule
+from dragon_core.types import Feed, Step
 from dragon_runtime.engines.llama.branches import AHEAD, UNANSWERED
 from dragon_runtime.engines.llama.memory import BATCH_TOKENS, LlamaSequences, Piece
-from dragon_runtime.engines.llama.session import LlamaSession, RunningFeed
+from dragon_runtime.engines.llama.session import LlamaSession
+from dragon_runtime.engines.llama.submitted import RunningFeed
 
-SMOOTHING = 0.1
-"""Weight of a new sample in `decode_seconds`."""
-NUM_WARM_UP_STEPS = 8
-RELEVANCE = Weighting(rule=WeightingRule.RELEVANCE)
+Logits = list[NDArray[np.float32]]
+Running = list[tuple[LlamaSession, RunningFeed]]
+"""What each session loses when a batch is dropped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,100 +31,106 @@ class Answer:
     step: Step
 
 
-Running = list[tuple[LlamaSession, RunningFeed]]
+@dataclass(frozen=True, slots=True)
+class PromptPiece:
+    """A piece of one prompt, by itself: its shape must not depend on who else is there."""
 
+    session: LlamaSession
+    pieces: Sequence[Piece]
+    running: Running
 
-class EngineObserver(Protocol):
-    """What an engine's thread tells of its work, for metrics. Called on that thread."""
+    @classmethod
+    def of(cls, session: LlamaSession) -> "PromptPiece":
+        """The next one of a session."""
+        decoding = session.decoding
+        if decoding.prefill_started_at is None:
+            decoding.prefill_started_at = time.perf_counter()
+        piece = decoding.sequences.next_chunk()
+        return cls(session, [] if piece is None else [piece], [(session, RunningFeed(None))])
 
-    def prefilled(self, num_tokens: int, *, seconds: float, waited_seconds: float) -> None:
-        """A session's prompts are in place; it waited so long for its first piece."""
-
-    def stepped(self, num_sequences: int, *, num_tokens: int, seconds: float) -> None:
-        """A batch was decoded and published."""
-
-
-class Batches:
-    """Decodes and publishes. `on_batch` is told, before each decode, what is lost if it is dropped."""
-
-    def __init__(
-        self, memory: LlamaSequences, *, on_batch: Callable[[Running], None], observer: EngineObserver | None
-    ) -> None:
-        self._memory, self._on_batch, self._observer = memory, on_batch, observer
-        self.decode_seconds = 0.0
-
-    def prefill(self, session: LlamaSession) -> bool:
-        """Decode one piece of a prompt, by itself: its shape must not depend on who else is there. True at the end."""
-        piece = session.sequences.next_chunk()
-        if piece is not None:
-            self._on_batch([(session, RunningFeed(None))])
-            session.prompt_logits += self._memory.decode([piece])
-        if session.sequences.is_prefilling:
+    def publish(self, logits: Logits) -> bool:
+        """Keep what was decoded; whether the session's prompts are in place now, with the step after them."""
+        decoding = self.session.decoding
+        decoding.prompt_logits += logits
+        if decoding.sequences.is_prefilling:
             return False
-        session.first_step = session.publish(session.prompt_logits)
-        session.prompt_logits.clear()
+        decoding.first_step = decoding.publish(decoding.prompt_logits)
+        decoding.prompt_logits.clear()
         return True
 
-    def step(self, sessions: Collection[LlamaSession]) -> Iterator[Answer]:
-        """Decode what these sessions have ready; the results come as they are published, one by one."""
-        started = time.perf_counter()
-        fed: list[tuple[LlamaSession, Feed, int]] = []
+
+@dataclass(frozen=True, slots=True)
+class _Fed:
+    """A feed with tokens, and how many pieces it is: one per sequence of its branch."""
+
+    session: LlamaSession
+    feed: Feed
+    num_pieces: int
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """One step of every session that has one ready. `answered` need no decode: they are of feeds without tokens."""
+
+    started_at: float
+    pieces: Sequence[Piece]
+    running: Running
+    fed: Sequence[_Fed]
+    answered: Sequence[Answer]
+
+    @classmethod
+    def of(cls, sessions: Collection[LlamaSession], memory: LlamaSequences) -> "Steps":
+        """Run the commands of these sessions up to their next feeds."""
+        started_at = time.perf_counter()
         pieces: list[Piece] = []
         running: Running = []
+        fed: list[_Fed] = []
+        answered: list[Answer] = []
         for session in sessions:
-            for feed in session.sequences.run_commands(self._memory):
+            decoding = session.decoding
+            for feed in decoding.sequences.run_commands(memory):
                 running.append((session, _running(session, feed)))
                 if feed.tokens:
-                    added = session.sequences.pieces(feed)
+                    added = decoding.sequences.pieces(feed)
                     pieces += added
-                    fed.append((session, feed, len(added)))
-                elif session.first_step is not None:
-                    yield Answer(session, feed, session.first_step)
-        if not fed:
-            return
-        self._on_batch(running)
-        logits = iter(self._decode(pieces))
-        for session, feed, num_pieces in fed:
-            if feed.ticket == UNANSWERED:
+                    fed.append(_Fed(session, feed, len(added)))
+                elif decoding.first_step is not None:
+                    answered.append(Answer(session, feed, decoding.first_step))
+        return cls(started_at, pieces, running, fed, answered)
+
+    def publish(self, logits: Logits) -> list[Answer]:
+        """Mix, cut and quantise what was decoded; what nobody asked for so far stays with its branch."""
+        answers = list(self.answered)
+        rows = iter(logits)
+        for each in self.fed:
+            if each.feed.ticket == UNANSWERED:
                 continue
-            made = session.publish(list(islice(logits, num_pieces)))
-            if feed.ticket == AHEAD:
-                session.sequences.set_ahead(feed.branch, made)
+            step = each.session.decoding.publish(list(islice(rows, each.num_pieces)))
+            if each.feed.ticket == AHEAD:
+                each.session.decoding.sequences.set_ahead(each.feed.branch, step)
             else:
-                yield Answer(session, feed, made)
-        seconds = time.perf_counter() - started
-        self.decode_seconds += SMOOTHING * (seconds - self.decode_seconds)
-        if self._observer is not None:
-            self._observer.stepped(len(pieces), num_tokens=sum(len(piece.tokens) for piece in pieces), seconds=seconds)
-
-    def _decode(self, pieces: Sequence[Piece]) -> list[NDArray[np.float32]]:
-        """In as many batches as the library's limit makes of them."""
-        logits: list[NDArray[np.float32]] = []
-        batch: list[Piece] = []
-        num_tokens = 0
-        for piece in pieces:
-            if num_tokens + len(piece.tokens) > BATCH_TOKENS:
-                logits += self._memory.decode(batch)
-                batch, num_tokens = [], 0
-            batch.append(piece)
-            num_tokens += len(piece.tokens)
-        return logits + self._memory.decode(batch)
-
-    def warm_up(self) -> None:
-        """Decode a little, so that a first estimate of `decode_seconds` is there and memory is touched."""
-        samples = []
-        for position in range(NUM_WARM_UP_STEPS):
-            started = time.perf_counter()
-            logits = self._memory.decode([Piece(0, position, (position,), wants_logits=True)])
-            publish(np.stack(logits), None, np.zeros(1), weighting=RELEVANCE, sampling=Sampling(), cut=Cut())
-            samples.append(time.perf_counter() - started)
-        self._memory.cut(0, 0)
-        self.decode_seconds = sorted(samples)[len(samples) // 2]
+                answers.append(Answer(each.session, each.feed, step))
+        return answers
 
 
 def _running(session: LlamaSession, feed: Feed) -> RunningFeed:
     """What must become of a feed's branch for the feed not to be needed any more."""
-    if session.sequences.is_copied(feed.branch):
+    sequences = session.decoding.sequences
+    if sequences.is_copied(feed.branch):
         return RunningFeed(None)
-    position = session.sequences.length(feed.branch) if feed.tokens else -1
+    position = sequences.length(feed.branch) if feed.tokens else -1
     return RunningFeed(feed.branch, position, ahead=feed.tokens if feed.ticket == AHEAD else ())
+
+
+def decode(memory: LlamaSequences, pieces: Sequence[Piece]) -> Logits:
+    """In as many of the library's batches as its limit makes of them."""
+    logits: Logits = []
+    batch: list[Piece] = []
+    num_tokens = 0
+    for piece in pieces:
+        if num_tokens + len(piece.tokens) > BATCH_TOKENS:
+            logits += memory.decode(batch)
+            batch, num_tokens = [], 0
+        batch.append(piece)
+        num_tokens += len(piece.tokens)
+    return logits + memory.decode(batch)

@@ -1,6 +1,6 @@
 """What an engine's thread works on: the sequences of each session, and which tokens go into the next batch.
 
-Plain data and rules without threads: `llama_engine` owns the thread that calls this.
+Plain data and rules without threads: `thread` is what calls this.
 """
 
 from collections import deque
@@ -10,6 +10,7 @@ from typing import TypeGuard
 
 from dragon_core.types import BranchId, Command, Drop, Feed, Fork, Rollback, Step
 from dragon_runtime.engines.llama.memory import LlamaSequences, Piece
+from dragon_runtime.engines.publishing import drafted_token
 from dragon_runtime.interfaces import EngineRequest
 
 PREFILL_CHUNK = 64
@@ -78,6 +79,10 @@ class SessionSequences:
     def num_waiting(self) -> int:
         """Commands that were not run yet."""
         return len(self._queue)
+
+    @property
+    def num_branches(self) -> int:
+        return len(self._branches)
 
     def next_chunk(self) -> Piece | None:
         """The next piece of a prompt, counted as held from now on; None when all are in place."""
@@ -153,7 +158,7 @@ class SessionSequences:
         position = self._planned.get(branch)
         if position is None or position + 1 >= self.request.max_tokens:  # nobody asks what follows the last token
             return
-        token = self.request.draft(position, step)
+        token = drafted_token(self.request, position, step)
         if token is not None:
             self.enqueue(Feed(AHEAD, branch, (token,)))
             self._ahead[branch] = _Ahead(position, token)

@@ -1,38 +1,28 @@
-"""The language model in this process: one thread decodes what all sessions have ready, one batch after the other.
+"""The language model in this process, as its sessions and its owner see it. One thread decodes: see `thread`.
 
-Mixing, cutting and quantising happen on that thread too, with the core's functions. The event loop never waits for it.
-A batch that nobody needs any more is aborted: its sessions were closed, or the targets took another path.
+The event loop never waits for that thread. Who has which sequences is known here, and nothing of what is decoded.
 """
 
 import asyncio
-import logging
 import os
 import sys
-import threading
-import time
-from collections import deque
-from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
-from dragon_core.errors import CapacityError, DragonError, EngineError, OurError, PromptTooLongError
-from dragon_core.types import Command, Vocabulary
-from dragon_runtime.engines.llama.batches import Answer, Batches, EngineObserver, Running
+from dragon_core.errors import EngineError
+from dragon_core.types import Vocabulary
 from dragon_runtime.engines.llama.branches import PREFILL_CHUNK
-from dragon_runtime.engines.llama.deliveries import Deliveries
-from dragon_runtime.engines.llama.memory import DecodeAborted, LlamaSequences
+from dragon_runtime.engines.llama.deliveries import Deliveries, LoopDeliveries
+from dragon_runtime.engines.llama.free_sequences import FreeSequences
+from dragon_runtime.engines.llama.memory import LlamaSequences, load_sequences
 from dragon_runtime.engines.llama.model import LlamaModel
-from dragon_runtime.engines.llama.session import LlamaSession
+from dragon_runtime.engines.llama.pace import EngineObserver, Pace
+from dragon_runtime.engines.llama.session import LlamaSession, require_sound
+from dragon_runtime.engines.llama.thread import EngineThread
+from dragon_runtime.engines.llama.workload import Released, Workload
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
 
-logger = logging.getLogger(__name__)
-
-QUIET_PART, GATHERING_PART = 0.04, 0.15
-"""How long to wait for sessions that have nothing to decode yet, in parts of a step: while others still get something,
-and at most."""
 SWITCH_SECONDS = 0.0005
 """How long the event loop waits at most for the thread, which publishes in Python, to let go of the interpreter."""
-ELSEWHERE_SECONDS = 0.008
-"""How long a listener in another process takes to answer a step with its next commands."""
 
 
 class LlamaEngine:
@@ -46,24 +36,17 @@ class LlamaEngine:
         num_sequences: int,
         prefill_chunk: int = PREFILL_CHUNK,
         observer: EngineObserver | None = None,
-        is_listener_elsewhere: bool = False,
+        deliveries: Deliveries | None = None,
     ) -> None:
         self._model, self._memory, self._prefill_chunk = model, memory, prefill_chunk
-        self._is_listener_elsewhere = is_listener_elsewhere
-        self._observer = observer
         self._loop = asyncio.get_running_loop()
-        self._num_sequences = num_sequences
-        self._free = list(range(num_sequences))
-        self._sessions: list[LlamaSession] = []
-        self._released: deque[tuple[LlamaSession, asyncio.Future[None]]] = deque()
-        self._wake = threading.Condition()
-        self._is_stopping = False
-        self._failure: Exception | None = None
-        self._is_waking = False
-        self._num_handed_over = 0
-        self._deliveries = Deliveries(self._loop, is_listener_elsewhere=is_listener_elsewhere)
-        self._batches = Batches(memory, on_batch=self._on_batch, observer=observer)
-        self._thread = threading.Thread(target=self._run, name="llama", daemon=True)
+        self._free = FreeSequences(num_sequences)
+        self._pace = Pace(observer)
+        self._deliveries = LoopDeliveries(self._loop) if deliveries is None else deliveries
+        self._workload = Workload(memory, self._deliveries)
+        self._thread = EngineThread(
+            memory, self._workload, deliveries=self._deliveries, pace=self._pace, take_back=self._take_back
+        )
 
     @classmethod
     async def load(
@@ -76,51 +59,43 @@ class LlamaEngine:
         num_gpu_layers: int = 0,
         prefill_chunk: int = PREFILL_CHUNK,
         observer: EngineObserver | None = None,
-        is_listener_elsewhere: bool = False,
+        deliveries: Deliveries | None = None,
     ) -> "LlamaEngine":
         """Load a model, measure a step of it, and start the thread. `observer` is told what its thread does.
 
-        `is_listener_elsewhere`: steps go to another process; a thread that only does that hands them over.
+        `deliveries`: how steps get to listeners that are not on this event loop.
 
         Raises:
             ModelError: no such file, no GGUF, damaged, or no memory for it.
         """
-        threads = num_threads or max(1, (os.cpu_count() or 2) - 1)
-
-        def load() -> tuple[LlamaModel, LlamaSequences]:
-            model = LlamaModel(path, num_gpu_layers=num_gpu_layers)
-            try:
-                return model, LlamaSequences(
-                    model, num_sequences=num_sequences, context_length=context_length, num_threads=threads
-                )
-            except BaseException:
-                model.close()
-                raise
-
-        model, memory = await asyncio.to_thread(load)
+        model, memory = await asyncio.to_thread(
+            load_sequences,
+            path,
+            num_sequences=num_sequences,
+            context_length=context_length,
+            num_threads=num_threads or max(1, (os.cpu_count() or 2) - 1),
+            num_gpu_layers=num_gpu_layers,
+        )
         engine = cls(
             model,
             memory,
             num_sequences=num_sequences,
             prefill_chunk=prefill_chunk,
             observer=observer,
-            is_listener_elsewhere=is_listener_elsewhere,
+            deliveries=deliveries,
         )
         await engine.start()
         return engine
 
     async def start(self) -> None:
         """Measure a step and start the thread, which owns model and memory from now on."""
-        await asyncio.to_thread(self._batches.warm_up)
+        await asyncio.to_thread(self._pace.warm_up, self._memory)
         sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_SECONDS))
         self._thread.start()
 
     async def close(self) -> None:
         """Stop the thread and free the model; sessions that are still open fail."""
-        with self._wake:
-            self._is_stopping = True
-            self._abort_unwanted()
-            self._wake.notify()
+        self._workload.stop()
         await asyncio.to_thread(self._thread.join)
         self._memory.close()
         self._model.close()
@@ -135,7 +110,7 @@ class LlamaEngine:
 
     @property
     def decode_seconds(self) -> float:
-        return self._batches.decode_seconds
+        return self._pace.decode_seconds
 
     @property
     def chat_template(self) -> str:
@@ -152,7 +127,7 @@ class LlamaEngine:
     @property
     def num_free_sequences(self) -> int:
         """Sequences no session holds."""
-        return len(self._free)
+        return self._free.num_free
 
     @property
     def num_decodes(self) -> int:
@@ -162,8 +137,23 @@ class LlamaEngine:
     @property
     def is_busy(self) -> bool:
         """Whether there is something to decode."""
-        with self._wake:
-            return self._has_work()
+        return self._workload.is_busy
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no session is open, or is about to be, or is not freed yet. On the event loop."""
+        return not self._free.num_holders
+
+    def check_integrity(self) -> None:
+        """Check an idle engine: every sequence is free once and empty, and nothing waits or runs. On the event loop.
+
+        Raises:
+            EngineError: a session is open, or something is left of one.
+        """
+        # In this order: memory is the thread's as long as a session is anywhere.
+        problem = self._free.problem or self._workload.problem or self._memory.problem
+        if problem is not None:
+            raise EngineError(f"the language model is not as it was before its sessions: {problem}")
 
     def require_running(self) -> None:
         """Check that the thread runs.
@@ -171,8 +161,9 @@ class LlamaEngine:
         Raises:
             EngineError: it ended.
         """
-        if self._failure is not None:
-            raise EngineError(f"the language model stopped: {self._failure}") from self._failure
+        failure = self._workload.failure
+        if failure is not None:
+            raise EngineError(f"the language model stopped: {failure}") from failure
 
     def tokenise(self, text: str, *, special: bool) -> list[int]:
         """Token ids of `text`; see `Engine`."""
@@ -180,29 +171,18 @@ class LlamaEngine:
 
     async def open(self, request: EngineRequest, *, on_step: StepListener, on_failure: FailureListener) -> LlamaSession:
         """Prefill all contexts; see `Engine`."""
-        self._require_sound(request)
-        num_needed = len(request.prompts) * request.max_branches
-        if num_needed > len(self._free):
-            raise CapacityError(
-                f"the answer needs {num_needed} sequences, {len(self._free)} of {self._num_sequences} are free: "
-                "raise model.num_sequences, lower branches, or try again later",
-                requested=num_needed,
-                available=len(self._free),
-            )
-        taken = [self._free.pop() for _ in range(num_needed)]
+        require_sound(request, num_vocabulary=len(self.vocabulary), context_length=self.context_length)
         session = LlamaSession(
             request,
-            taken,
+            self._free.take(len(request.prompts) * request.max_branches),
             num_vocabulary=len(self.vocabulary),
             prefill_chunk=self._prefill_chunk,
-            enqueue=self._enqueue,
+            submit=self._workload.submit,
             release=self._release,
             on_step=on_step,
             on_failure=on_failure,
         )
-        with self._wake:
-            self._sessions.append(session)
-            self._wake.notify()
+        self._workload.add(session)
         try:
             self.require_running()
             await session.prefilled
@@ -211,186 +191,14 @@ class LlamaEngine:
             raise
         return session
 
-    def _require_sound(self, request: EngineRequest) -> None:
-        prompts = request.prompts
-        if not request.contexts or not all(prompts):
-            raise OurError("an engine session needs at least one context, and no prompt may be empty")
-        longest = max(len(prompt) for prompt in prompts) + request.max_tokens
-        if longest > self.context_length:
-            raise PromptTooLongError(num_tokens=longest, max_tokens=self.context_length)
-        beyond = [token for prompt in prompts for token in prompt if not 0 <= token < len(self.vocabulary)]
-        if beyond:
-            raise OurError(f"token {beyond[0]} is beyond the vocabulary of {len(self.vocabulary)}")
-
-    def _enqueue(self, session: LlamaSession, commands: Sequence[Command]) -> None:
-        """Hand commands to the thread; it wakes when all that is ready now was handed over: that is one batch."""
-        with self._wake:
-            session.inbox.extend(commands)
-            self._num_handed_over += 1
-            if session.running:
-                session.give_up(commands)
-                self._abort_unwanted()
-            if self._is_listener_elsewhere:  # commands come one by one, and on any thread
-                self._wake.notify()
-                return
-        if not self._is_waking:
-            self._is_waking = True
-            self._loop.call_soon(self._wake_thread)
-
-    def _wake_thread(self) -> None:
-        self._is_waking = False
-        with self._wake:
-            self._wake.notify()
-
     def _release(self, session: LlamaSession) -> "asyncio.Future[None]":
         """Have the thread forget a session; done when its sequences are free again."""
-        released = self._loop.create_future()
-        with self._wake:
-            if self._failure is not None:
-                self._take_back(session, released)
-            else:
-                self._released.append((session, released))
-                self._abort_unwanted()
-                self._wake.notify()
-        return released
+        released = Released(session, self._loop.create_future())
+        if not self._workload.release(released):
+            self._take_back(released)
+        return released.done
 
-    def _take_back(self, session: LlamaSession, released: "asyncio.Future[None]") -> None:
-        self._free.extend(session.sequences.all_sequences)
-        if not released.done():
-            released.set_result(None)
-
-    # -- the thread -----------------------------------------------------------------------------------------------
-
-    def _run(self) -> None:
-        error: Exception = EngineError("the language model was closed")
-        try:
-            while self._turn():
-                pass
-        except Exception as found:
-            logger.exception("the engine's thread ended")
-            error = found
-        self._deliveries.close()  # from now on a session's end does not wait for this thread
-        with self._wake:
-            self._failure = error
-            for session, released in self._released:
-                self._deliveries.call(self._take_back, session, released)
-            self._released.clear()
-            for session in self._sessions:
-                self._deliveries.call(session.fail, error)
-
-    def _has_work(self) -> bool:
-        if self._is_stopping or self._released:
-            return True
-        return any(session.has_work for session in self._sessions if not session.has_failed)
-
-    def _is_gathered(self) -> bool:
-        """Whether every session has something to decode, or something else must be done first."""
-        if self._is_stopping or self._released:
-            return True
-        return all(session.has_work for session in self._sessions if not session.has_failed)
-
-    def _gather(self) -> None:
-        """With the lock held: wait for sessions as long as they keep coming."""
-        seconds = self._batches.decode_seconds
-        quiet = max(QUIET_PART * seconds, ELSEWHERE_SECONDS if self._is_listener_elsewhere else 0.0)
-        given_up_at = time.perf_counter() + GATHERING_PART * seconds
-        while not self._is_gathered() and (left := given_up_at - time.perf_counter()) > 0:
-            before = self._num_handed_over
-            self._wake.wait(min(left, quiet))
-            if self._num_handed_over == before:
-                return
-
-    def _turn(self) -> bool:
-        """At most one piece of one prompt, and one step of everything else; False at the end."""
-        with self._wake:
-            self._wake.wait_for(self._has_work)
-            made = self._take_commands()
-        if made:
-            self._hand_over(made)
-            return True
-        with self._wake:
-            # One batch of all sessions costs less than two of some: those that are nearly ready are waited for.
-            self._gather()
-            if self._is_stopping:
-                return False
-            while self._released:
-                session, released = self._released.popleft()
-                if session in self._sessions:
-                    self._sessions.remove(session)
-                for sequence in session.sequences.all_sequences:
-                    self._memory.cut(sequence, 0)
-                self._deliveries.call(self._take_back, session, released)
-            made = self._take_commands()
-            sessions = [session for session in self._sessions if not session.has_failed]
-        self._hand_over(made)
-        waiting = next((session for session in sessions if session.first_step is None), None)
-        if waiting is not None:
-            self._attempt([waiting], lambda: self._prefill(waiting))
-        running = [session for session in sessions if session.first_step is not None and session.sequences.num_waiting]
-        if running:
-            self._attempt(running, lambda: self._step(running))
-        return True
-
-    def _take_commands(self) -> list[Answer]:
-        """With the lock held: queue what was submitted; returns what was made before it was asked for."""
-        made: list[Answer] = []
-        for session in self._sessions:
-            if session.has_failed:
-                continue
-            for command in session.inbox:
-                session.sequences.enqueue(command)
-            session.inbox.clear()
-            made += [Answer(session, feed, step) for feed, step in session.sequences.take_made()]
-        return made
-
-    def _attempt(self, sessions: Sequence[LlamaSession], act: Callable[[], None]) -> None:
-        """A batch that cannot be decoded ends the sessions in it, not the engine."""
-        try:
-            act()
-        except DecodeAborted as aborted:
-            logger.debug("%s: nobody waits for it any more", aborted)
-        except DragonError as error:
-            logger.warning("a batch failed: %s", error)
-            for session in sessions:
-                session.has_failed = True
-                self._deliveries.call(session.fail, error)
-
-    def _prefill(self, session: LlamaSession) -> None:
-        if session.prefill_started_at is None:
-            session.prefill_started_at = time.perf_counter()
-        if self._batches.prefill(session):
-            self._deliveries.call(session.set_prefilled, time.perf_counter() - session.started_at)
-            if self._observer is not None:
-                started = session.prefill_started_at
-                self._observer.prefilled(
-                    sum(map(len, session.sequences.prompts)),
-                    seconds=time.perf_counter() - started,
-                    waited_seconds=started - session.started_at,
-                )
-
-    def _step(self, sessions: Sequence[LlamaSession]) -> None:
-        # The listeners' own work would slow down what is still to be published: it has to wait.
-        self._hand_over(list(self._batches.step(sessions)))
-
-    def _hand_over(self, answers: Collection[Answer]) -> None:
-        """To the listeners; the step that one elsewhere is likely to ask for next is made while they are on the way."""
-        self._deliveries.deliver(answers)
-        if self._is_listener_elsewhere:
-            for answer in answers:
-                answer.session.sequences.run_ahead(answer.feed.branch, answer.step)
-
-    def _on_batch(self, running: Running) -> None:
-        with self._wake:
-            for session in self._sessions:
-                session.running.clear()
-            for session, feed in running:
-                session.running.append(feed)
-            for session in self._sessions:
-                session.give_up(session.inbox)
-            self._abort_unwanted()
-
-    def _abort_unwanted(self) -> None:
-        """With the lock held: stop the running batch when no session in it needs its part, and only then."""
-        given_up = [session for session, _ in self._released]
-        is_needed = any(session.running for session in self._sessions if session not in given_up)
-        self._memory.abort(is_wanted=self._is_stopping or not is_needed)
+    def _take_back(self, released: Released) -> None:
+        self._free.give_back(released.session.decoding.sequences.all_sequences)
+        if not released.done.done():
+            released.done.set_result(None)

@@ -6,6 +6,7 @@ Every call that would make the library abort the process is refused here first.
 import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -48,7 +49,7 @@ class LlamaSequences:
         self.context_length = context_length
         self.num_decodes = 0
         """Batches that were decoded to their end."""
-        self._num_vocabulary = len(model.vocabulary)
+        self._num_sequences, self._num_vocabulary = num_sequences, len(model.vocabulary)
         parameters = self._llama.llama_context_default_params()
         parameters.n_ctx = context_length * num_sequences
         parameters.n_batch = parameters.n_ubatch = BATCH_TOKENS
@@ -123,6 +124,17 @@ class LlamaSequences:
         pointer = self._llama.llama_get_logits_ith(self._pointer, index)
         return np.ctypeslib.as_array(pointer, shape=(self._num_vocabulary,)).copy()
 
+    @property
+    def problem(self) -> str | None:
+        """What is wrong while no session holds a sequence: each must be empty. Only while nothing is decoded."""
+        if not self._pointer:
+            return None
+        for sequence in range(self._num_sequences):
+            num_tokens = int(self._llama.llama_memory_seq_pos_max(self._memory, sequence)) + 1
+            if num_tokens:
+                return f"sequence {sequence} is free and still holds {num_tokens} tokens"
+        return None
+
     def copy(self, source: int, target: int) -> None:
         """Make `target` what `source` is; whole sequences only, a part would abort the process."""
         self._llama.llama_memory_seq_rm(self._memory, target, -1, -1)
@@ -136,3 +148,21 @@ class LlamaSequences:
         """
         if not self._llama.llama_memory_seq_rm(self._memory, sequence, position, -1):
             raise EngineError("this model cannot roll back a sequence: use one with plain attention")
+
+
+def load_sequences(
+    path: Path, *, num_sequences: int, context_length: int, num_threads: int, num_gpu_layers: int
+) -> tuple[LlamaModel, LlamaSequences]:
+    """Load a model with room for its sequences. Blocks for as long as the file takes.
+
+    Raises:
+        ModelError: no such file, no GGUF, damaged, or no memory for it. OurError: too many sequences.
+    """
+    model = LlamaModel(path, num_gpu_layers=num_gpu_layers)
+    try:
+        return model, LlamaSequences(
+            model, num_sequences=num_sequences, context_length=context_length, num_threads=num_threads
+        )
+    except BaseException:
+        model.close()
+        raise

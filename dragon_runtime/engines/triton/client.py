@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from dragon_core.errors import DragonError, EngineError, EngineLostError
 from dragon_runtime.engines.triton.failures import failure_of
 from dragon_runtime.engines.triton.tensors import Tensors
+from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.settings.groups import TritonSettings
 
 logger = logging.getLogger(__name__)
@@ -46,9 +47,7 @@ class TritonClient:
 
     async def close(self) -> None:
         """Hang up."""
-        for task in list(self._reloads.values()):
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+        await end_tasks(self._reloads.values())
         await self._client.close()
 
     async def stream(self, model: str, requests: AsyncIterator[Tensors]) -> AsyncIterator[Tensors]:

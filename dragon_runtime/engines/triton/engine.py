@@ -11,18 +11,13 @@ from dragon_core.errors import DragonError, EngineError, EngineLostError, OurErr
 from dragon_core.types import Command, Vocabulary
 from dragon_runtime.engines.planned_branches import PlannedBranches
 from dragon_runtime.engines.triton.client import TritonClient
-from dragon_runtime.engines.triton.tensors import (
-    Description,
-    Operation,
-    Tensors,
-    command_numbers,
-    description_of,
-    open_tensors,
-    request_tensor,
-    step_of,
-    text,
-)
+from dragon_runtime.engines.triton.description import Description, description_of
+from dragon_runtime.engines.triton.opening import open_tensors
+from dragon_runtime.engines.triton.requests import Operation, command_numbers, request_tensor
+from dragon_runtime.engines.triton.steps import step_of
+from dragon_runtime.engines.triton.tensors import Tensors, text
 from dragon_runtime.interfaces import EngineRequest, FailureListener, StepListener
+from dragon_runtime.process.tasks import end_tasks, wait_at_most
 
 logger = logging.getLogger(__name__)
 
@@ -167,8 +162,7 @@ class TritonSession:
         self._changed.set()
         done, _ = await asyncio.wait({self._talk_task}, timeout=CLOSE_SECONDS)
         if not done:  # the server hangs: nothing is left but to hang up
-            self._talk_task.cancel()
-            await asyncio.gather(self._talk_task, return_exceptions=True)
+            await end_tasks([self._talk_task])
 
     def fail(self, error: Exception) -> None:
         """Nothing more will come; told once."""
@@ -211,16 +205,8 @@ class TritonSession:
             elif can_run and self._waiting:
                 commands, self._waiting = self._waiting, []
                 yield self._run(commands)
-            elif not await self._has_changed() and can_run:
+            elif not await wait_at_most(self._changed.wait(), PING_SECONDS) and can_run:  # time for a sign of life
                 yield self._run(())
-
-    async def _has_changed(self) -> bool:
-        """Wait for something to do; False when it is time for a sign of life."""
-        try:
-            async with asyncio.timeout(PING_SECONDS):
-                return await self._changed.wait()
-        except TimeoutError:
-            return False
 
     def _request(self, operation: Operation) -> Tensors:
         return _request(operation, self.number)

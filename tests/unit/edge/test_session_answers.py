@@ -117,7 +117,7 @@ async def test_new_settings_hold_for_the_next_answer() -> None:
         _, summary = await given(items)
     assert device.theirs is not None
     frame = await device.theirs.receive()
-    assert frame is not None
+    assert isinstance(frame, bytes)
     opening = codec.decode(frame).message
     assert isinstance(opening, Open)
     assert (opening.window, opening.fingerprint.nucleus) == (7, 0.5)
@@ -193,7 +193,7 @@ async def message_of(theirs: MemoryChannel, kind: type[Wanted]) -> Wanted:
     """The next message of this kind that reaches the other end."""
     while True:
         frame = await theirs.receive()
-        assert frame is not None
+        assert isinstance(frame, bytes)
         message = codec.decode(frame).message
         if isinstance(message, kind):
             return message

@@ -6,6 +6,7 @@ import pytest
 
 from dragon_core.errors import OurError
 from dragon_runtime.channel.memory import MemoryChannel, memory_channel_pair
+from dragon_runtime.interfaces import LinkRestored
 from tests.fakes.virtual_loop import run_in_virtual_time
 
 
@@ -45,8 +46,8 @@ def test_a_cut_loses_what_is_sent_and_what_is_under_way_and_tells_of_its_end() -
         for end in (opener, other):
             end.restore()
         opener.send(b"after")
-        assert [await other.receive(), await other.receive()] == [None, b"after"]
-        assert await opener.receive() is None
+        assert [await other.receive(), await other.receive()] == [LinkRestored(), b"after"]
+        assert await opener.receive() == LinkRestored()
         assert opener.sent_bytes == len(b"under waylostafter")
         assert other.received_bytes == len(b"after")
 

@@ -33,23 +33,12 @@ from dragon_core.types import (
     Weighting,
     WeightingRule,
 )
+from dragon_runtime.engines.triton.description import Description, description_of, description_tensors
 from dragon_runtime.engines.triton.failures import failure_of, failure_text
-from dragon_runtime.engines.triton.tensors import (
-    Description,
-    Operation,
-    Tensors,
-    command_numbers,
-    commands_of,
-    description_of,
-    description_tensors,
-    open_tensors,
-    operation_of,
-    request_of,
-    request_tensor,
-    step_of,
-    step_tensors,
-    text,
-)
+from dragon_runtime.engines.triton.opening import open_tensors, request_of
+from dragon_runtime.engines.triton.requests import Operation, command_numbers, commands_of, operation_of, request_tensor
+from dragon_runtime.engines.triton.steps import step_of, step_tensors
+from dragon_runtime.engines.triton.tensors import Tensors, text
 from dragon_runtime.interfaces import EngineRequest
 
 branches = st.integers(0, 255).map(BranchId)

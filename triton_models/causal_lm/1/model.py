@@ -11,7 +11,7 @@ from dragon_runtime.hosting.runner import CausalLmParameters, CausalLmRunner, pa
 
 
 class Reply:
-    """Answers one request; see `dragon_runtime.hosting.service.Reply`."""
+    """Answers one request; see `dragon_runtime.hosting.replies.Reply`."""
 
     def __init__(self, request: Any) -> None:
         self._sender = request.get_response_sender()

@@ -1,4 +1,4 @@
-"""Triton's side of `embedder`: tensors in, tensors out. What they mean is `dragon_runtime.hosting.service`'s."""
+"""Triton's side of `embedder`: tensors in, tensors out. What they mean is `dragon_runtime.hosting.embedder`'s."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import triton_python_backend_utils as pb_utils
 
 from dragon_core.errors import DragonError
 from dragon_runtime.engines.triton.tensors import Tensors
+from dragon_runtime.hosting.embedder import EmbedderService
 from dragon_runtime.hosting.runner import EmbedderParameters, parameters_of
-from dragon_runtime.hosting.service import EmbedderService
 
 
 class TritonPythonModel:
