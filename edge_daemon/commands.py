@@ -103,8 +103,8 @@ def reset(
 ) -> None:
     """Remove the identity and the configuration from the operator. Keep documents, unless --documents, and models."""
     from edge_daemon.fleet.checking import is_running
-    from edge_daemon.fleet.identity import IdentityStore
     from edge_daemon.fleet.twin import FILE
+    from edge_daemon.identity import IdentityStore
 
     loaded = _loaded(settings, data_folder, needs_device=False)
     if _run(is_running(loaded)):

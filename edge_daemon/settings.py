@@ -20,7 +20,7 @@ from dragon_runtime.settings import (
     read_secret,
 )
 from dragon_runtime.settings.groups import Names, Port, TopicName, UserPath
-from edge_daemon.fleet.identity import IdentityStore
+from edge_daemon.identity import IdentityStore
 
 MIN_API_KEY_LENGTH = 16
 

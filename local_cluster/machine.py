@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from local_cluster import tools
-from local_cluster.node.files import CNI_PROGRAMS
+from local_cluster.layout import CNI_PROGRAMS
 
 PROGRAMS = {
     "containerd": "containerd",

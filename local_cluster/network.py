@@ -4,7 +4,7 @@ import contextlib
 import subprocess
 from pathlib import Path
 
-from local_cluster.node.layout import (
+from local_cluster.layout import (
     DEVICE_ADDRESS,
     DEVICE_NAMESPACE,
     NETWORK_NAMESPACE,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from local_cluster import network
-from local_cluster.node.layout import BOUND, CGROUP, NETWORK_NAMESPACE, NodeFiles
+from local_cluster.layout import BOUND, CGROUP, NETWORK_NAMESPACE, NodeFiles
 from local_cluster.waiting import wait_until
 
 CGROUPS = Path("/sys/fs/cgroup")

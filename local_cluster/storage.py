@@ -12,7 +12,7 @@ from typing import Any
 from kubernetes.client import ApiException
 from urllib3.exceptions import HTTPError
 
-from local_cluster.node.layout import STORAGE_CLASS
+from local_cluster.layout import STORAGE_CLASS
 from local_cluster.objects import Objects
 
 PROVISIONER = "dragon-rag.io/host-path"

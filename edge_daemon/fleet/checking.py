@@ -23,11 +23,11 @@ from dragon_runtime.engines.llama.model import require_gguf
 from dragon_runtime.models import bundled_model
 from dragon_runtime.models.resolving import require_digest
 from dragon_runtime.settings import BrokerSettings, ModelSettings
-from edge_daemon.fleet.identity import IdentityStore
 from edge_daemon.fleet.live import daemon_version
 from edge_daemon.fleet.reachability import require_tls_server
 from edge_daemon.fleet.twin import FILE as TWIN_FILE
 from edge_daemon.fleet.twin import MODELS, Twin
+from edge_daemon.identity import IdentityStore
 from edge_daemon.settings import EdgeSettings
 
 API_SECONDS = 5.0

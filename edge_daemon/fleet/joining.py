@@ -18,8 +18,8 @@ from dragon_core.fleet.join_token import JoinToken
 from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, Refusal, decode, encode, secret_digest
 from dragon_core.topics import JOIN_PREFIX, Topics
 from dragon_runtime.certificates import IssuedCertificate
-from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore, Membership
 from edge_daemon.fleet.reachability import require_tls_server
+from edge_daemon.identity import DeviceIdentity, IdentityStore, Membership
 
 Say = Callable[[str], None]
 

@@ -12,11 +12,11 @@ from dragon_runtime.channel.connection import MqttConnection
 from dragon_runtime.process.logs import set_up_logging
 from edge_daemon.answers import RequestDefaults
 from edge_daemon.api.app import request_defaults
-from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 from edge_daemon.fleet.member import DeviceFacts, Member
 from edge_daemon.fleet.renewal import Renewal
 from edge_daemon.fleet.traffic import Traffic
 from edge_daemon.fleet.twin import Twin
+from edge_daemon.identity import DeviceIdentity, IdentityStore
 from edge_daemon.session_answers import SessionAnswers
 from edge_daemon.settings import EdgeSettings
 

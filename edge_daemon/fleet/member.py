@@ -16,9 +16,9 @@ from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.channel.connection import MqttConnection
 from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.process.tasks import end_tasks, wait_at_most
-from edge_daemon.fleet.identity import DeviceIdentity
 from edge_daemon.fleet.traffic import Traffic
 from edge_daemon.fleet.twin import MODELS, Twin, configured
+from edge_daemon.identity import DeviceIdentity
 from edge_daemon.settings import EdgeSettings
 
 logger = logging.getLogger(__name__)

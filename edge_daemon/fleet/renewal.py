@@ -14,7 +14,7 @@ from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.certificates import KeyAndRequest
 from dragon_runtime.channel.connection import MqttConnection
 from dragon_runtime.process.tasks import end_tasks
-from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
+from edge_daemon.identity import DeviceIdentity, IdentityStore
 
 logger = logging.getLogger(__name__)
 

@@ -13,8 +13,7 @@ from local_cluster import command_lines, machine, network
 from local_cluster.command_lines import ADMIN, CONTROLLERS, Place
 from local_cluster.credentials import ADMINISTRATORS, Credentials, User
 from local_cluster.image_archive import write_image
-from local_cluster.node import files as node_files
-from local_cluster.node.layout import (
+from local_cluster.layout import (
     API_SERVICE_ADDRESS,
     BOUND,
     DEVICE_NAMESPACE,
@@ -27,6 +26,7 @@ from local_cluster.node.layout import (
     SERVICE_RANGE,
     NodeFiles,
 )
+from local_cluster.node import files as node_files
 from local_cluster.node.objects import first_objects
 from local_cluster.sandbox import Sandbox, create_cgroup, remove_cgroup
 from local_cluster.tools import tools

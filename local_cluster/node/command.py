@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 from local_cluster import machine, network
+from local_cluster.layout import DEVICE_NAMESPACE, NETWORK_NAMESPACE, default_folder
 from local_cluster.node.cluster import NodeCluster
-from local_cluster.node.layout import DEVICE_NAMESPACE, NETWORK_NAMESPACE, default_folder
 
 
 def main() -> int:

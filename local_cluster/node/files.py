@@ -2,7 +2,6 @@
 
 import json
 import sys
-from pathlib import Path
 from typing import Any
 
 import yaml
@@ -10,8 +9,9 @@ import yaml
 from dragon_runtime.certificates import Identity
 from local_cluster.command_lines import Place
 from local_cluster.credentials import Credentials
-from local_cluster.node.layout import (
+from local_cluster.layout import (
     CGROUP,
+    CNI_PROGRAMS,
     DNS_ADDRESS,
     DNS_DOMAIN,
     NODE,
@@ -25,7 +25,6 @@ SCHEDULER = "system:kube-scheduler"
 PROXY = "system:kube-proxy"
 NODE_USER = f"system:node:{NODE}"
 DNS = "dns"
-CNI_PROGRAMS = Path("/usr/lib/cni")
 
 CONTAINERD = """\
 version = 2

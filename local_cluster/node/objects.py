@@ -2,8 +2,8 @@
 
 from typing import Any
 
+from local_cluster.layout import DNS_ADDRESS, NODE_ADDRESS
 from local_cluster.node.files import DNS
-from local_cluster.node.layout import DNS_ADDRESS, NODE_ADDRESS
 from local_cluster.storage import storage_class
 
 RBAC_GROUP = "rbac.authorization.k8s.io"

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from dragon_runtime.servers.mosquitto import free_port
-from local_cluster.node.layout import DEVICE_NAMESPACE, NODE
+from local_cluster.layout import DEVICE_NAMESPACE, NODE
 from local_cluster.tools import tools
 from local_cluster.waiting import wait_until
 

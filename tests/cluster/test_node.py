@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from local_cluster.node.layout import DEVICE_NAMESPACE, ECHO_IMAGE, NODE, NODE_ADDRESS
+from local_cluster.layout import DEVICE_NAMESPACE, ECHO_IMAGE, NODE, NODE_ADDRESS
 from local_cluster.objects import Objects
 from local_cluster.waiting import wait_until
 

@@ -29,8 +29,8 @@ from dragon_operator.fleet import (
 )
 from dragon_runtime.certificates import CertificateFolder, IssuedCertificate
 from dragon_runtime.channel.connection import MqttConnection
-from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 from edge_daemon.fleet.joining import TokenRefusedError
+from edge_daemon.identity import DeviceIdentity, IdentityStore
 from edge_daemon.settings import EdgeSettings
 from tests.servers.fleet_broker import FleetBroker, find_plugin
 from tests.servers.fleet_device import FleetDevice, enrol

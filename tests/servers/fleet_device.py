@@ -11,12 +11,12 @@ from dragon_runtime.channel.connection import MqttConnection
 from dragon_runtime.channel.memory import MemoryChannel
 from dragon_runtime.channel.probe import CloudProbe
 from dragon_runtime.settings import load_settings
-from edge_daemon.fleet.identity import DeviceIdentity, IdentityStore
 from edge_daemon.fleet.joining import Joining
 from edge_daemon.fleet.member import DeviceFacts, Member, new_session, will_of
 from edge_daemon.fleet.renewal import Renewal
 from edge_daemon.fleet.traffic import Traffic
 from edge_daemon.fleet.twin import Twin
+from edge_daemon.identity import DeviceIdentity, IdentityStore
 from edge_daemon.settings import EdgeSettings
 
 FACTS = DeviceFacts(daemon_version="1.2.3", model="toy", vocabulary="ab" * 32)

@@ -8,7 +8,7 @@ import pytest
 from dragon_core.errors import OurError, SettingsError
 from dragon_runtime.certificates import CertificateAuthority, IssuedCertificate, KeyAndRequest
 from dragon_runtime.settings import load_settings
-from edge_daemon.fleet.identity import IdentityStore, Membership
+from edge_daemon.identity import IdentityStore, Membership
 from edge_daemon.settings import EdgeSettings
 
 MEMBERSHIP = Membership(namespace="ns", deployment="dep", device="d1", broker_host="broker.example", broker_port=8883)

@@ -21,6 +21,7 @@ CGROUP = "dragon-cluster"
 PAUSE_IMAGE = "localhost/dragon-tests-pause:1"
 ECHO_IMAGE = "localhost/dragon-tests-echo:1"
 STORAGE_CLASS = "host-path"
+CNI_PROGRAMS = Path("/usr/lib/cni")
 
 BOUND = (
     "/run/containerd",
