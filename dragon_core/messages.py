@@ -6,14 +6,14 @@ Field order is the wire order (docs/protocol-session.md). Durations travel as su
 import enum
 import hashlib
 from collections.abc import Iterable
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from dragon_core import limits
 from dragon_core.errors import PeerError
 from dragon_core.topics import NAME_PATTERN
-from dragon_core.types import CouplingKind, Peer, Vocabulary, WeightingRule
+from dragon_core.types import CouplingKind, Peer, Vocabulary, Weighting, WeightingRule
 
 PROTOCOL_VERSION = 1
 MAX_REASON_CHARACTERS = 2000
@@ -68,6 +68,12 @@ class Fingerprint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
             if ours_value != theirs_value:
                 return name, ours_value, theirs_value
         return None
+
+
+def weighting_fields(weighting: Weighting) -> dict[str, Any]:
+    """What a fingerprint holds of a weighting rule. Beta is the one in use: an unset one equals the rule's own."""
+    fields = msgspec.structs.asdict(weighting) | {"beta": weighting.effective_beta}
+    return {f"weighting_{name}": value for name, value in fields.items()}
 
 
 class ChatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import assert_never
 
 import numpy as np
 
@@ -27,11 +28,15 @@ def context_relevance(relevances: Sequence[float], temperature: float) -> float:
 
 def constant_weights(relevances: FloatArray, weighting: Weighting) -> FloatArray | None:
     """Weights (C,) that do not depend on the position, or None for the other rules."""
-    if weighting.rule is WeightingRule.RELEVANCE:
-        return relevances / weighting.temperature
-    if weighting.rule is WeightingRule.EQUAL:
-        return np.full(relevances.shape, -math.log(relevances.size))
-    return None
+    match weighting.rule:
+        case WeightingRule.RELEVANCE:
+            return relevances / weighting.temperature
+        case WeightingRule.EQUAL:
+            return np.full(relevances.shape, -math.log(relevances.size))
+        case WeightingRule.EVIDENCE | WeightingRule.CONTRAST:
+            return None
+        case _:
+            assert_never(weighting.rule)
 
 
 def constant_weight(relevances: FloatArray, weighting: Weighting) -> float | None:
@@ -70,7 +75,13 @@ def weigh(
         return weights, log_probabilities
     if bare is None:
         raise OurError(f"the weighting rule {weighting.rule} needs the bare prompt's distribution")
-    if weighting.rule is WeightingRule.EVIDENCE:
-        return weighting.effective_beta * evidence(log_probabilities, bare), log_probabilities
-    contrasted, log_z = contrast(log_probabilities, bare, weighting.effective_beta)
-    return weighting.gamma * np.log(np.maximum(relevances, MIN_CONTRAST_RELEVANCE)) + log_z, contrasted
+    match weighting.rule:
+        case WeightingRule.EVIDENCE:
+            return weighting.effective_beta * evidence(log_probabilities, bare), log_probabilities
+        case WeightingRule.CONTRAST:
+            contrasted, log_z = contrast(log_probabilities, bare, weighting.effective_beta)
+            return weighting.gamma * np.log(np.maximum(relevances, MIN_CONTRAST_RELEVANCE)) + log_z, contrasted
+        case WeightingRule.RELEVANCE | WeightingRule.EQUAL:
+            raise OurError(f"the weighting rule {weighting.rule} has constant weights")
+        case _:
+            assert_never(weighting.rule)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from dragon_core.couplings.making import make_coupling
-from dragon_core.messages import Fingerprint
+from dragon_core.messages import Fingerprint, weighting_fields
 from dragon_core.types import Context, CouplingKind, Cut, Peer, Sampling, Settled, Weighting, WeightingRule
 from simulator.toy_engine import END_PENALTY, TOY_VOCABULARY, ToySequences
 
@@ -46,17 +46,13 @@ class Question:
     @property
     def fingerprint(self) -> Fingerprint:
         """What both ends say they have in common."""
-        weighting = self.weighting
         return Fingerprint(
             vocabulary="v",
             template="t",
             embedding="e",
             embedding_dimension=1,
             embedding_revision="r",
-            weighting_rule=weighting.rule,
-            weighting_temperature=weighting.temperature,
-            weighting_beta=weighting.effective_beta,
-            weighting_gamma=weighting.gamma,
+            **weighting_fields(self.weighting),
             max_published_tokens=CUT.max_published_tokens,
             nucleus=CUT.nucleus,
         )

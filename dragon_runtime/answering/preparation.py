@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from dragon_core.errors import PromptTooLongError
-from dragon_core.messages import ChatMessage, Fingerprint, Open, vocabulary_fingerprint
+from dragon_core.messages import ChatMessage, Fingerprint, Open, vocabulary_fingerprint, weighting_fields
 from dragon_core.session.settings import Limits, SessionSettings
 from dragon_core.types import Context, CouplingKind, Sampling
 from dragon_core.weighting import BARE_RELEVANCE, context_relevance
@@ -22,7 +22,6 @@ from dragon_runtime.interfaces import (
     StepListener,
 )
 from dragon_runtime.settings.groups import ProtocolSettings
-from dragon_runtime.settings.spellings import fingerprint_fields
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +51,9 @@ class Preparation:
             embedding=embedder.name,
             embedding_dimension=embedder.dimension,
             embedding_revision=embedder.revision,
-            **fingerprint_fields(protocol),
+            **weighting_fields(self._weighting),
+            max_published_tokens=protocol.max_published_tokens,
+            nucleus=protocol.nucleus,
         )
 
     def with_protocol(self, protocol: ProtocolSettings) -> "Preparation":

@@ -1,8 +1,8 @@
-"""How a parameter is spelled at each border: the resource, the fleet, the wire, Triton. Translations only.
+"""How a parameter is spelled at each border: the resource, the fleet, Triton. Translations only.
 
 In Python a parameter has one name, that of its setting. The resource writes names as `maxPublishedTokens` and values of
-enumerations as `SharedNoise`. A fingerprint and Triton's options are flat, so the parameters of the weighting rule have
-a prefix where another parameter has the same name.
+enumerations as `SharedNoise`. Triton's options are flat: a parameter of the weighting rule has a prefix there where
+another option has its name. In a fingerprint each has one: `weighting_fields` of `dragon_core.messages`.
 """
 
 import re
@@ -79,26 +79,25 @@ def changes_of(aggregation: Aggregation) -> dict[str, Any]:
     return changes
 
 
-def fingerprint_fields(protocol: ProtocolSettings) -> dict[str, Any]:
-    """What a fingerprint holds of the settings. Beta is the one in use: an unset one equals the rule's own."""
-    weighting = protocol.weighting.to_weighting()
-    fields = {f"weighting_{name}": value for name, value in msgspec.structs.asdict(weighting).items()}
-    return fields | {
-        "weighting_beta": weighting.effective_beta,
-        "max_published_tokens": protocol.max_published_tokens,
-        "nucleus": protocol.nucleus,
-    }
-
-
 def triton_weighting(weighting: Weighting) -> dict[str, Any]:
     """A weighting rule among the options of a session on Triton (docs/triton.md)."""
     fields = msgspec.structs.asdict(weighting) | {"beta": weighting.effective_beta}
     return {_triton_name(name): value for name, value in fields.items()}
 
 
-def weighting_of_triton(options: Mapping[str, Any]) -> Weighting:
-    """The other way round."""
-    return Weighting(**{name: options[_triton_name(name)] for name in Weighting.__struct_fields__})
+def take_triton_weighting(options: dict[str, Any]) -> Weighting:
+    """Take the weighting rule out of the options of a session; what is left are the others.
+
+    Raises:
+        msgspec.ValidationError: a parameter is missing, or out of its bounds.
+    """
+    try:
+        fields = {name: options.pop(_triton_name(name)) for name in Weighting.__struct_fields__}
+    except KeyError as error:
+        raise msgspec.ValidationError(f"there is no {error.args[0]}") from error
+    if fields["beta"] is None:
+        raise msgspec.ValidationError("beta is null: a client sends the rule's own where none is set")
+    return msgspec.convert(fields, Weighting)
 
 
 def _triton_name(name: str) -> str:

@@ -6,7 +6,7 @@ import msgspec
 
 from dragon_core import codec, distribution, messages
 from dragon_core.errors import PeerError
-from dragon_core.types import CouplingKind, Cut, Peer, Vocabulary, WeightingRule
+from dragon_core.types import CouplingKind, Cut, Peer, Vocabulary, Weighting, WeightingRule
 from vectors.cases import FEW, Case, fields_of, published
 
 OPEN = messages.Open(
@@ -17,10 +17,7 @@ OPEN = messages.Open(
         embedding="all-MiniLM-L6-v2",
         embedding_dimension=384,
         embedding_revision="r1",
-        weighting_rule=WeightingRule.EVIDENCE,
-        weighting_temperature=0.1,
-        weighting_beta=1.0,
-        weighting_gamma=0.5,
+        **messages.weighting_fields(Weighting(rule=WeightingRule.EVIDENCE, beta=1.0)),
         max_published_tokens=64,
         nucleus=0.99,
     ),

@@ -16,7 +16,7 @@ from dragon_core.errors import OurError, SettingsError
 from dragon_core.fleet import messages as fleet
 from dragon_core.fleet.messages import Aggregation, Configuration, Desired, Side
 from dragon_core.limits import Range
-from dragon_core.messages import Fingerprint, Open
+from dragon_core.messages import Fingerprint, Open, weighting_fields
 from dragon_core.types import Context, CouplingKind, Cut, Sampling, Weighting, WeightingRule
 from dragon_operator.devices.configuration import configuration
 from dragon_operator.objects.cloud_peer import cloud_settings
@@ -25,7 +25,6 @@ from dragon_runtime.interfaces import EngineRequest
 from dragon_runtime.settings import LogLevel, PlacementChoice, ProtocolSettings
 from dragon_runtime.settings.spellings import (
     agreed,
-    fingerprint_fields,
     protocol_settings,
     resource_name,
     resource_value,
@@ -102,7 +101,12 @@ def test_a_value_of_the_resource_arrives_at_the_language_model_of_a_device() -> 
     weighting = device.weighting.to_weighting()
     assert weighting == Weighting(rule=WeightingRule.CONTRAST, temperature=0.25, beta=0.75, gamma=0.125)
     assert device.cut == Cut(nucleus=0.875, max_published_tokens=33)
-    fingerprint = msgspec.structs.replace(Question().fingerprint, **fingerprint_fields(device))
+    fingerprint = msgspec.structs.replace(
+        Question().fingerprint,
+        **weighting_fields(weighting),
+        max_published_tokens=device.max_published_tokens,
+        nucleus=device.nucleus,
+    )
     decoded = msgspec.msgpack.decode(msgspec.msgpack.encode(fingerprint), type=Fingerprint)
     assert decoded == fingerprint
     assert (decoded.weighting_gamma, decoded.max_published_tokens, decoded.nucleus) == (0.125, 33, 0.875)
@@ -275,4 +279,4 @@ def test_a_name_has_one_spelling_in_the_resource(name: str) -> None:
 def test_an_unset_value_is_left_to_the_rule() -> None:
     assert "beta" not in cloud_settings(sample.deployment())["weighting"]
     assert agreed(protocol_settings({})).weighting.beta is None
-    assert fingerprint_fields(ProtocolSettings())["weighting_beta"] == 0.5
+    assert weighting_fields(Weighting())["weighting_beta"] == 0.5

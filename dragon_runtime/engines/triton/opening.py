@@ -5,7 +5,7 @@ A session's steps, and the error that ends it, answer its `open` too.
 
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
 import numpy as np
@@ -13,40 +13,36 @@ from numpy.typing import NDArray
 
 from dragon_core import limits
 from dragon_core.errors import OurError
-from dragon_core.types import Context, Cut, Sampling, Weighting, WeightingRule
+from dragon_core.types import Context, Cut, Sampling
 from dragon_runtime.engines.triton.tensors import Tensors, tensor_in, text, text_in
 from dragon_runtime.interfaces import EngineRequest
+from dragon_runtime.settings.spellings import take_triton_weighting, triton_weighting
 
 MAX_PROMPT_TOKENS = 1 << 20
 """Of one request, all prompts together."""
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """How a session mixes, samples and cuts, and what it may grow to: the OPTIONS of an `open`, as JSON."""
+    """How a session samples and cuts, and what it may grow to: the OPTIONS of an `open`, as JSON.
 
-    rule: WeightingRule
-    weighting_temperature: Annotated[float, msgspec.Meta(**limits.WEIGHTING_TEMPERATURE.keywords())]
-    beta: Annotated[float, msgspec.Meta(**limits.WEIGHTING_BETA.keywords())]
-    gamma: Annotated[float, msgspec.Meta(**limits.WEIGHTING_GAMMA.keywords())]
-    temperature: Annotated[float, msgspec.Meta(ge=0)]
+    The parameters of the weighting rule stand beside these, as `dragon_runtime.settings.spellings` spells them.
+    """
+
+    temperature: Annotated[float, msgspec.Meta(**limits.TEMPERATURE.keywords())]
     top_k: Annotated[int, msgspec.Meta(ge=0)]
-    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)]
-    top_p: Annotated[float, msgspec.Meta(gt=0, le=1)]
-    nucleus: Annotated[float, msgspec.Meta(gt=0, le=1)]
-    max_published_tokens: Annotated[int, msgspec.Meta(ge=1)]
+    min_p: Annotated[float, msgspec.Meta(**limits.MIN_P.keywords())]
+    top_p: Annotated[float, msgspec.Meta(**limits.TOP_P.keywords())]
+    nucleus: Annotated[float, msgspec.Meta(**limits.NUCLEUS.keywords())]
+    max_published_tokens: Annotated[int, msgspec.Meta(**limits.MAX_PUBLISHED_TOKENS.keywords())]
     max_branches: Annotated[int, msgspec.Meta(ge=1, le=256)]
-    max_tokens: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    max_tokens: Annotated[int, msgspec.Meta(**limits.MAX_TOKENS.keywords())]
     draft_seed: Annotated[int, msgspec.Meta(ge=0)] | None = None
 
 
 def open_tensors(request: EngineRequest) -> Tensors:
     """What an `open` carries beside its session: the prompts one after the other, the bare prompt last."""
-    weighting, sampling, cut = request.weighting, request.sampling, request.cut
+    sampling, cut = request.sampling, request.cut
     options = Options(
-        rule=weighting.rule,
-        weighting_temperature=weighting.temperature,
-        beta=weighting.effective_beta,
-        gamma=weighting.gamma,
         temperature=sampling.temperature,
         top_k=sampling.top_k,
         min_p=sampling.min_p,
@@ -61,7 +57,9 @@ def open_tensors(request: EngineRequest) -> Tensors:
         "TOKENS": np.array([token for prompt in request.prompts for token in prompt], dtype=np.int32),
         "LENGTHS": np.array([len(prompt) for prompt in request.prompts], dtype=np.int32),
         "RELEVANCES": np.array([context.relevance for context in request.contexts], dtype=np.float64),
-        "OPTIONS": text(msgspec.json.encode(options).decode()),
+        "OPTIONS": text(
+            msgspec.json.encode(triton_weighting(request.weighting) | msgspec.to_builtins(options)).decode()
+        ),
     }
 
 
@@ -72,7 +70,9 @@ def request_of(tensors: Tensors) -> EngineRequest:
         OurError: tensors that are missing or do not fit each other.
     """
     try:
-        options = msgspec.json.decode(text_in(tensors, "OPTIONS"), type=Options)
+        given = msgspec.json.decode(text_in(tensors, "OPTIONS"), type=dict[str, Any])
+        weighting = take_triton_weighting(given)
+        options = msgspec.convert(given, Options)
     except msgspec.MsgspecError as error:
         raise OurError(f"OPTIONS: {error}") from error
     tokens = tensor_in(tensors, "TOKENS").reshape(-1).tolist()
@@ -82,7 +82,7 @@ def request_of(tensors: Tensors) -> EngineRequest:
         raise OurError(f"TOKENS has {len(tokens)} elements; at most {MAX_PROMPT_TOKENS} are accepted")
     if any(length < 0 for length in lengths) or sum(lengths) != len(tokens):
         raise OurError(f"LENGTHS sums to {sum(lengths)}, TOKENS has {len(tokens)}")
-    has_bare = options.rule.needs_bare_prompt
+    has_bare = weighting.rule.needs_bare_prompt
     if len(lengths) != len(relevances) + has_bare:
         raise OurError(
             f"LENGTHS has {len(lengths)} prompts for {len(relevances)} relevances"
@@ -98,9 +98,7 @@ def request_of(tensors: Tensors) -> EngineRequest:
             for prompt, relevance in zip(prompts[: len(relevances)], relevances, strict=True)
         ),
         bare_prompt=prompts[-1] if has_bare else None,
-        weighting=Weighting(
-            rule=options.rule, temperature=options.weighting_temperature, beta=options.beta, gamma=options.gamma
-        ),
+        weighting=weighting,
         sampling=Sampling(
             temperature=options.temperature, top_k=options.top_k, min_p=options.min_p, top_p=options.top_p
         ),
