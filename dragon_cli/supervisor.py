@@ -10,6 +10,7 @@ from pathlib import Path
 
 from dragon_cli.stack import PartStatus, Stack
 from dragon_core.errors import DragonError
+from dragon_runtime.process.tasks import end_tasks, wait_at_most
 
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 0.5, 30.0
 HEALTHY_SECONDS = 60.0
@@ -80,15 +81,11 @@ class Supervisor:
         process, task = part.process, part.task
         if process is not None and process.returncode is None:
             process.terminate()
-            try:
-                async with asyncio.timeout(STOP_SECONDS):
-                    await process.wait()
-            except TimeoutError:
+            if not await wait_at_most(process.wait(), STOP_SECONDS):
                 process.kill()
                 await process.wait()
         if task is not None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await end_tasks([task])
         self._note(part, is_running=False, pid=None)
 
     def _note(self, part: _Part, **changes: object) -> None:
