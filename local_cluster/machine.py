@@ -18,6 +18,7 @@ PROGRAMS = {
     "buildah": "buildah",
     "debootstrap": "debootstrap",
     "ip": "iproute2",
+    "jq": "jq",
     "nsenter": "util-linux",
     "sysctl": "procps",
 }
