@@ -105,7 +105,11 @@ def _environment(scratch: Path, more: Mapping[str, str]) -> dict[str, str]:
         name: value for name, value in os.environ.items() if not name.startswith(LEFT_OUT) and name not in LEFT_OUT_TOO
     }
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    return {**kept, "HOME": str(home), "PATH": path, "COLUMNS": "100", **more}
+    # What `make setup` built once is not built again for a home of its own.
+    cache = os.environ.get("DRAGON_CACHE") or str(
+        Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "dragon"
+    )
+    return {**kept, "HOME": str(home), "DRAGON_CACHE": cache, "PATH": path, "COLUMNS": "100", **more}
 
 
 def script_of(page: Page, blocks: Sequence[Block], scratch: Path) -> str:
