@@ -28,7 +28,7 @@ SESSION_STARTS = (
 )
 TO_THE_SESSION = '>&"${PYTHON[1]}"; read -r <&"${PYTHON[0]}" || wait "$python"'
 """A session that fails has said so; its exit code becomes the script's."""
-CURL_OPTIONS = "silent\nshow-error\nfail\n"
+CURL_OPTIONS = "silent\nshow-error\nfail-with-body\n"
 """A request that is refused fails its block."""
 
 
