@@ -9,6 +9,7 @@ from typing import Any, Self
 import httpx
 
 from dragon_core.errors import DragonError, OurError, SettingsError
+from dragon_runtime.outgoing import direct_client
 
 Body = dict[str, Any]
 TIMEOUT = httpx.Timeout(10.0, read=600.0)
@@ -29,7 +30,7 @@ class ApiClient:
         if not self._url.startswith(("http://", "https://")):
             raise SettingsError(f"{url} is not the address of an API; write it as http://host:port")
         try:
-            self._client = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=TIMEOUT)
+            self._client = direct_client(base_url=self._url, headers=headers, timeout=TIMEOUT)
         except httpx.InvalidURL as error:
             raise SettingsError(f"{url} is not the address of an API: {error}") from error
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from dragon_core.errors import StoreError, StoreFullError
 from dragon_runtime.interfaces import Embedder, Passage
+from dragon_runtime.outgoing import GRPC_WITHOUT_PROXY
 from dragon_runtime.store.folder import require_sound
 
 logger = logging.getLogger(__name__)
@@ -82,7 +83,8 @@ class MilvusStore:
             undo.callback(lambda: server.stop(grace=1).wait())
             with _translated():
                 # The embedded server takes frequent pings for an attack and hangs up.
-                client = MilvusClient(uri=f"unix:{socket}", grpc_options={"grpc.keepalive_time_ms": 2**31 - 1})
+                options = dict([GRPC_WITHOUT_PROXY, ("grpc.keepalive_time_ms", 2**31 - 1)])
+                client = MilvusClient(uri=f"unix:{socket}", grpc_options=options)
                 undo.callback(client.close)
                 store = cls(client, embedder=embedder, stop=undo.close, is_server=False)
                 store._prepare()
@@ -224,7 +226,9 @@ def _log_in(uri: str, token: str, former_tokens: Sequence[str], *, is_tls: bool)
 
     def connect(with_token: str) -> Any:
         # A client of its own: a shared one would be taken unseen where an earlier one was.
-        return MilvusClient(uri=uri, token=with_token, secure=is_tls, dedicated=True)
+        return MilvusClient(
+            uri=uri, token=with_token, secure=is_tls, dedicated=True, grpc_options=dict([GRPC_WITHOUT_PROXY])
+        )
 
     for candidate in (token, *former_tokens):
         try:

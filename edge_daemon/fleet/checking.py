@@ -22,6 +22,7 @@ from dragon_runtime.channel.connection import tls_context
 from dragon_runtime.engines.llama.model import require_gguf
 from dragon_runtime.models import bundled_model
 from dragon_runtime.models.resolving import require_digest
+from dragon_runtime.outgoing import direct_client
 from dragon_runtime.settings import BrokerSettings, ModelSettings
 from edge_daemon.fleet.live import daemon_version
 from edge_daemon.fleet.reachability import require_tls_server
@@ -209,7 +210,7 @@ async def _get(settings: EdgeSettings, path: str) -> httpx.Response | None:
         key = settings.api.api_key()
         headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
     try:
-        async with httpx.AsyncClient(timeout=API_SECONDS, trust_env=False) as client:
+        async with direct_client(timeout=API_SECONDS) as client:
             return await client.get(f"http://{host}:{settings.api.port}{path}", headers=headers)
     except httpx.HTTPError:
         return None
