@@ -8,7 +8,6 @@ import errno
 import hashlib
 import logging
 import os
-import re
 import shutil
 import socket
 import time
@@ -24,6 +23,7 @@ import httpx
 from dragon_core.errors import OurError, SettingsError
 from dragon_runtime.models.oci_registry import SCHEME, RegistryLogin, blob_address
 from dragon_runtime.outgoing import download_client, proxy_advice
+from dragon_runtime.redaction import redacted
 from dragon_runtime.settings.groups import may_carry_secrets
 
 logger = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ class Request:
     @property
     def shown_url(self) -> str:
         """The address without what may be secret in it."""
-        return re.sub(r"(?<=://)[^/@]*@", "", self.url.split("?", maxsplit=1)[0])
+        return redacted(self.url)
 
     def headers(self) -> Mapping[str, str]:
         """The headers to send.
@@ -217,7 +217,8 @@ def _translated(request: Request, target: Path) -> Iterator[None]:
     try:
         yield
     except (httpx.HTTPError, httpx.InvalidURL, SettingsError) as error:
-        said = str(error) or type(error).__name__
+        # A message about an address that is none repeats parts of it.
+        said = "it is no valid address" if isinstance(error, httpx.InvalidURL) else str(error) or type(error).__name__
         if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
             said += proxy_advice(request.url)
         raise FetchError(f"{request.shown_url} cannot be fetched: {said}", reason=FetchReason.UNREACHABLE) from error

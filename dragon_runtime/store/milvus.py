@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from dragon_core.errors import StoreError, StoreFullError
 from dragon_runtime.interfaces import Embedder, Passage
 from dragon_runtime.outgoing import GRPC_WITHOUT_PROXY
+from dragon_runtime.redaction import redacted
 from dragon_runtime.store.folder import require_sound
 
 logger = logging.getLogger(__name__)
@@ -288,7 +289,7 @@ def _translated() -> Iterator[None]:
     except (MilvusException, grpc.RpcError, OSError) as error:
         if _is_refused(error):
             raise StoreError("the document store does not take this user and password: check store.token") from error
-        reason = str(error.message if isinstance(error, MilvusException) else error)
+        reason = redacted(str(error.message if isinstance(error, MilvusException) else error))
         if any(text in reason for text in NO_ROOM):
             raise StoreFullError(f"there is no room for documents: free some space ({reason})") from error
         raise StoreError(f"the document store failed: {reason}") from error
