@@ -184,3 +184,20 @@ async def test_a_stranger_is_not_let_in(tmp_path: Path, *, has_certificate: bool
                 await failed.wait()
             assert not connection.is_connected
             assert str(broker.port) in connection.problem
+
+
+async def test_two_clients_of_one_identity_are_told_of_each_other(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_suspected = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        first = await connected(stack, broker.settings, "the-device")
+        first.on_change(lambda _: is_suspected.set() if first.rivalry else None)
+        await connected(stack, broker.settings, "the-device")
+        async with asyncio.timeout(2 * DEADLINE):
+            await is_suspected.wait()
+            await first.wait_until_connected()
+        assert "another client uses this identity (the-device)" in first.rivalry
+        assert first.status == first.rivalry
+    told = [record.getMessage() for record in caplog.records if "uses this identity" in record.getMessage()]
+    assert 1 <= len(told) <= 2, "once by each"

@@ -19,6 +19,7 @@ SLOW_MODULES = (
     "unit.edge.test_session_answers",
     "unit.runtime.test_driver_pairs",
     "unit.runtime.test_redaction",
+    "unit.runtime.test_retries",
     "unit.test_page_workspace",
 )
 """Each takes three seconds and more."""
