@@ -18,7 +18,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from dragon_core.errors import OurError, RetryableError, SettingsError
-from dragon_runtime.channel.client import BrokerClient
+from dragon_runtime.channel.client import BrokerClient, packet_bytes
 from dragon_runtime.channel.retries import LASTING_SECONDS, Retries
 from dragon_runtime.process.tasks import end_tasks, wait_at_most
 from dragon_runtime.settings.groups import BrokerSettings
@@ -117,8 +117,10 @@ class MqttConnection:
                 await self._client.unsubscribe(topic_filter)
 
     def send(self, topic: str, payload: bytes) -> bool:
-        """Publish with QoS 0, in order, without waiting; false when it is lost for want of a connection or room."""
-        if self._client is None or len(self._waiting) >= MAX_WAITING_FRAMES:
+        """Publish with QoS 0, in order, without waiting; false when it is lost: there is no connection or no room, or
+        it is larger than the broker takes.
+        """
+        if self._client is None or len(self._waiting) >= MAX_WAITING_FRAMES or self._is_too_large(topic, payload):
             self.num_dropped += 1
             return False
         self._waiting.append((topic, payload))
@@ -135,10 +137,13 @@ class MqttConnection:
         """Publish with QoS 1 and wait until the broker has it.
 
         Raises:
-            RetryableError: there is no connection, or the broker did not answer. OurError: it does not allow this.
+            RetryableError: there is no connection, or the broker did not answer. OurError: it does not allow this, or
+                not a message as large as this.
         """
         if self._client is None:
             raise RetryableError(f"the broker is not connected: {self.problem}", retry_after_seconds=1.0)
+        if problem := self._size_problem(topic, payload, qos=1):
+            raise OurError(problem)
         try:
             await self._client.publish(topic, payload, qos=1, retain=is_retained, timeout=PUBLISH_SECONDS)
         except aiomqtt.MqttCodeError as error:
@@ -146,6 +151,20 @@ class MqttConnection:
         except aiomqtt.MqttError as error:
             said = f"the broker did not take a message of {len(payload)} bytes: {error}"
             raise RetryableError(said, retry_after_seconds=1.0) from error
+
+    def _size_problem(self, topic: str, payload: bytes, *, qos: int) -> str:
+        """That the broker would end the connection over this message, or nothing."""
+        limit = None if self._client is None else self._client.max_packet_bytes
+        size = packet_bytes(topic, payload, qos=qos)
+        if limit is None or size <= limit:
+            return ""
+        return f"a message of {size} bytes to {topic} is not sent: the broker takes at most {limit}"
+
+    def _is_too_large(self, topic: str, payload: bytes) -> bool:
+        problem = self._size_problem(topic, payload, qos=0)
+        if problem:
+            logger.warning("%s", problem)
+        return bool(problem)
 
     async def _publish_logged(self, topic: str, payload: bytes) -> None:
         try:
