@@ -19,6 +19,7 @@ from dragon_runtime.documents.registry import DocumentRegistry
 from dragon_runtime.documents.service import IngestionState
 from dragon_runtime.documents.sources import FoundDocument, SkippedDocument, documents_in
 from dragon_runtime.models.fetching import ProgressLog, Request, fetch
+from dragon_runtime.redaction import redacted
 
 logger = logging.getLogger(__name__)
 
@@ -50,10 +51,10 @@ def request_of(source: str) -> Request | None:
         return None
     url, _, fragment = source.partition("#")
     if urlsplit(url).scheme not in ("http", "https"):
-        raise DocumentError(f"{source}: use a folder, a file, or an http(s) address")
+        raise DocumentError(f"{redacted(source)}: use a folder, a file, or an http(s) address")
     found = FRAGMENT.fullmatch(fragment)
     if fragment and found is None:
-        raise DocumentError(f"{source}: after # comes sha256= and 64 hexadecimal digits in lower case")
+        raise DocumentError(f"{redacted(source)}: after # comes sha256= and 64 hexadecimal digits in lower case")
     return Request(url=url, sha256=found["digest"] if found else None, max_bytes=MAX_DOWNLOAD_BYTES)
 
 

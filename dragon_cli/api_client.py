@@ -9,6 +9,8 @@ from typing import Any, Self
 import httpx
 
 from dragon_core.errors import DragonError, OurError, SettingsError
+from dragon_runtime.outgoing import direct_client
+from dragon_runtime.redaction import redacted
 
 Body = dict[str, Any]
 TIMEOUT = httpx.Timeout(10.0, read=600.0)
@@ -27,11 +29,11 @@ class ApiClient:
         # The address that OpenAI's clients are given ends with /v1; ours may be given the same.
         self._url = url.rstrip("/").removesuffix("/v1")
         if not self._url.startswith(("http://", "https://")):
-            raise SettingsError(f"{url} is not the address of an API; write it as http://host:port")
+            raise SettingsError(f"{redacted(url)} is not the address of an API; write it as http://host:port")
         try:
-            self._client = httpx.AsyncClient(base_url=self._url, headers=headers, timeout=TIMEOUT)
-        except httpx.InvalidURL as error:
-            raise SettingsError(f"{url} is not the address of an API: {error}") from error
+            self._client = direct_client(base_url=self._url, headers=headers, timeout=TIMEOUT)
+        except httpx.InvalidURL:
+            raise SettingsError(f"{redacted(url)} is not the address of an API; write it as http://host:port") from None
 
     async def __aenter__(self) -> Self:
         return self

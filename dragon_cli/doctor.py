@@ -6,7 +6,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from rich.console import Console
@@ -15,6 +15,7 @@ from rich.text import Text
 
 from dragon_core.errors import DragonError
 from dragon_runtime.models import bundled_model
+from dragon_runtime.redaction import redacted
 from dragon_runtime.servers.mosquitto import find_mosquitto
 from dragon_runtime.servers.triton_server import find_triton
 
@@ -37,7 +38,7 @@ class Finding:
 
 def examine(folder: Path) -> list[Finding]:
     """Everything a stack in `folder` needs."""
-    return [
+    findings = [
         _python(),
         _found("mosquitto (MQTT broker)", find_mosquitto),
         _module(
@@ -52,6 +53,7 @@ def examine(folder: Path) -> list[Finding]:
         _disk(folder),
         _writable(folder),
     ]
+    return [replace(each, found=redacted(each.found), remedy=redacted(each.remedy)) for each in findings]
 
 
 def show(findings: Sequence[Finding], console: Console) -> None:

@@ -151,5 +151,7 @@ def _run(work: Coroutine[Any, Any, Result]) -> Result:
 
 
 def _fail(error: DragonError | str) -> NoReturn:
-    typer.echo(f"dragon-edge: {error}", err=True)
+    from dragon_runtime.redaction import redacted
+
+    typer.echo(f"dragon-edge: {redacted(str(error))}", err=True)
     raise typer.Exit(1)

@@ -144,7 +144,7 @@ def _readiness(parts: _Parts, connection: MqttConnection, probe: CloudProbe) -> 
     return Readiness(
         model=Check(is_ready=True, message=parts.model_path.name),
         store=Check(is_ready=True, message="open"),
-        broker=Check(is_ready=connection.is_connected, message=connection.problem or "connected"),
+        broker=Check(is_ready=connection.is_connected, message=connection.status),
         cloud=_cloud_check(connection, probe),
     )
 

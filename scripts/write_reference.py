@@ -50,7 +50,11 @@ the file and `a,b` in a variable.
 
 - An unknown key, an unknown variable that starts with `DRAGON_`, or a bad value stops the start.
   The error names the full path of the key.
-- Secrets are read from files or kept out of logs.
+- Secrets are read from files or kept out of logs. Messages, logs and diagnoses show addresses
+  without user, password, query and fragment, and no bearer or join token.
+- Downloads of models and of public documents use the proxy that `HTTP_PROXY`, `HTTPS_PROXY` or
+  `ALL_PROXY` names (`http://` or `https://`, no SOCKS), except from this machine. Nothing else uses
+  a proxy: a device's API, the store and Triton are always reached directly.
 - `weighting`, `max_published_tokens`, `nucleus` and `embedding` must be the same at both ends. A
   session between ends that differ is refused; the error names the field and both values.
 - In Kubernetes, set `enableServiceLinks: false` on the pods. Otherwise the variables that

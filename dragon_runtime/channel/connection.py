@@ -6,7 +6,6 @@ What is published here with QoS 0 is lost while there is no connection; the sess
 import asyncio
 import contextlib
 import logging
-import random
 import socket
 import ssl
 from collections import deque
@@ -19,14 +18,18 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from dragon_core.errors import OurError, RetryableError, SettingsError
+from dragon_runtime.channel.client import BrokerClient, packet_bytes
+from dragon_runtime.channel.retries import LASTING_SECONDS, Retries
 from dragon_runtime.process.tasks import end_tasks, wait_at_most
 from dragon_runtime.settings.groups import BrokerSettings
 
 logger = logging.getLogger(__name__)
 
 KEEPALIVE_SECONDS = 10
-FIRST_RETRY_SECONDS = 0.2
-MAX_RETRY_SECONDS = 10.0
+SESSION_TAKEN_OVER = 0x8E
+"""Reason of MQTT 5: another client connected with this client id."""
+SUSPICIOUS_CONNECTIONS = 3
+"""So many that end early, one after the other, look like another client's: not every broker gives the reason."""
 MAX_WAITING_FRAMES = 4096
 PUBLISH_SECONDS = 10.0
 FLUSH_SECONDS = 1.0
@@ -50,17 +53,30 @@ class MqttConnection:
         self._waiting: deque[tuple[str, bytes]] = deque()
         self._wake = asyncio.Event()
         self._is_written = asyncio.Event()
-        self._client: aiomqtt.Client | None = None
+        self._client: BrokerClient | None = None
         self._listeners: list[Callable[[bool], None]] = []
         self._task: asyncio.Task[None] | None = None
         self._connected = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self.num_dropped = 0
+        self._connected_at: float | None = None
+        self._num_short = 0
+        self._rivalry, self._told = "", ""
         self.problem = "not connected yet"
 
     @property
     def is_connected(self) -> bool:
         return self._connected.is_set()
+
+    @property
+    def rivalry(self) -> str:
+        """That another client uses this identity, or seems to, until a connection of ours has lasted; else nothing."""
+        return "" if self._lasted_seconds() >= LASTING_SECONDS else self._rivalry
+
+    @property
+    def status(self) -> str:
+        """The connection in a few words for people."""
+        return self.problem or self.rivalry or "connected"
 
     async def wait_until_connected(self) -> None:
         """Return as soon as the subscriptions stand."""
@@ -101,8 +117,10 @@ class MqttConnection:
                 await self._client.unsubscribe(topic_filter)
 
     def send(self, topic: str, payload: bytes) -> bool:
-        """Publish with QoS 0, in order, without waiting; false when it is lost for want of a connection or room."""
-        if self._client is None or len(self._waiting) >= MAX_WAITING_FRAMES:
+        """Publish with QoS 0, in order, without waiting; false when it is lost: there is no connection or no room, or
+        it is larger than the broker takes.
+        """
+        if self._client is None or len(self._waiting) >= MAX_WAITING_FRAMES or self._is_too_large(topic, payload):
             self.num_dropped += 1
             return False
         self._waiting.append((topic, payload))
@@ -119,16 +137,34 @@ class MqttConnection:
         """Publish with QoS 1 and wait until the broker has it.
 
         Raises:
-            RetryableError: there is no connection, or the broker did not answer. OurError: it does not allow this.
+            RetryableError: there is no connection, or the broker did not answer. OurError: it does not allow this, or
+                not a message as large as this.
         """
         if self._client is None:
             raise RetryableError(f"the broker is not connected: {self.problem}", retry_after_seconds=1.0)
+        if problem := self._size_problem(topic, payload, qos=1):
+            raise OurError(problem)
         try:
             await self._client.publish(topic, payload, qos=1, retain=is_retained, timeout=PUBLISH_SECONDS)
         except aiomqtt.MqttCodeError as error:
             raise OurError(f"the broker refused to publish to {topic}: {error}") from error
         except aiomqtt.MqttError as error:
-            raise RetryableError(f"the broker did not take a message: {error}", retry_after_seconds=1.0) from error
+            said = f"the broker did not take a message of {len(payload)} bytes: {error}"
+            raise RetryableError(said, retry_after_seconds=1.0) from error
+
+    def _size_problem(self, topic: str, payload: bytes, *, qos: int) -> str:
+        """That the broker would end the connection over this message, or nothing."""
+        limit = None if self._client is None else self._client.max_packet_bytes
+        size = packet_bytes(topic, payload, qos=qos)
+        if limit is None or size <= limit:
+            return ""
+        return f"a message of {size} bytes to {topic} is not sent: the broker takes at most {limit}"
+
+    def _is_too_large(self, topic: str, payload: bytes) -> bool:
+        problem = self._size_problem(topic, payload, qos=0)
+        if problem:
+            logger.warning("%s", problem)
+        return bool(problem)
 
     async def _publish_logged(self, topic: str, payload: bytes) -> None:
         try:
@@ -140,22 +176,45 @@ class MqttConnection:
     # -- the connection -------------------------------------------------------------------------------------------
 
     async def _stay_connected(self) -> None:
-        delay = FIRST_RETRY_SECONDS
+        retries = Retries()
         while True:
+            self._connected_at = None
             try:
                 async with self._new_client() as client:
-                    delay = FIRST_RETRY_SECONDS
+                    self._connected_at = asyncio.get_running_loop().time()
                     await self._serve(client)
             except (aiomqtt.MqttError, OSError, SettingsError) as error:
-                problem = f"{self._settings.host}:{self._settings.port}: {error}"
-                if problem != self.problem:
-                    logger.warning("the broker is not connected: %s", problem)
-                self.problem = problem
+                self._explain(error)
                 self._tell(is_connected=False)
-            await asyncio.sleep(delay * random.uniform(0.5, 1.0))
-            delay = min(MAX_RETRY_SECONDS, 2 * delay)
+            await asyncio.sleep(retries.next_delay(self._lasted_seconds()))
 
-    async def _serve(self, client: aiomqtt.Client) -> None:
+    def _lasted_seconds(self) -> float:
+        """How long the last connection has been there, or was there when it was lost."""
+        return 0.0 if self._connected_at is None else asyncio.get_running_loop().time() - self._connected_at
+
+    def _explain(self, error: Exception) -> None:
+        """Say why there is no connection, once for a row of connections that do not last."""
+        if self._lasted_seconds() >= LASTING_SECONDS:
+            self._rivalry, self._told, self._num_short = "", "", 0
+        elif self._connected_at is not None:
+            self._num_short += 1
+        # Of a connection that was lost while messages were awaited, the reason is the cause.
+        reason = error.__cause__ if isinstance(error.__cause__, aiomqtt.MqttError) else error
+        self.problem = f"{self._settings.host}:{self._settings.port}: {reason}"
+        if isinstance(reason, aiomqtt.MqttCodeError) and getattr(reason.rc, "value", reason.rc) == SESSION_TAKEN_OVER:
+            self._rivalry = f"another client uses this identity ({self._client_id}): stop one of the two"
+        elif self._num_short >= SUSPICIOUS_CONNECTIONS and not self._rivalry:
+            self._rivalry = (
+                f"the broker ended {self._num_short} connections in a row soon after they were made: "
+                f"perhaps another client uses this identity ({self._client_id})"
+            )
+        if self._rivalry and self._connected_at is not None:
+            self.problem = f"{self._settings.host}:{self._settings.port}: {self._rivalry}"
+        if self.problem != self._told:
+            logger.warning("the broker is not connected: %s", self.problem)
+            self._told = self.problem
+
+    async def _serve(self, client: BrokerClient) -> None:
         for topic_filter, subscription in tuple(self._subscriptions.items()):
             await client.subscribe(topic_filter, qos=subscription.qos)
         self._client, self.problem = client, ""
@@ -171,7 +230,7 @@ class MqttConnection:
             await end_tasks([writing])
             self._tell(is_connected=False)
 
-    async def _write(self, client: aiomqtt.Client) -> None:
+    async def _write(self, client: BrokerClient) -> None:
         while True:
             while self._waiting:
                 topic, payload = self._waiting.popleft()
@@ -194,12 +253,12 @@ class MqttConnection:
         for listener in self._listeners:
             listener(is_connected)
 
-    def _new_client(self) -> aiomqtt.Client:
+    def _new_client(self) -> BrokerClient:
         settings = self._settings
         password = settings.password()
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho does not annotate it
         properties.SessionExpiryInterval = 0
-        return aiomqtt.Client(
+        return BrokerClient(
             settings.host,
             settings.port,
             identifier=self._client_id,

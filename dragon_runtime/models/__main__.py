@@ -17,6 +17,8 @@ from dragon_runtime.models.object_store import SCHEME as OBJECT_STORE
 from dragon_runtime.models.object_store import signed_address
 from dragon_runtime.models.resolving import require_digest, resolve_model
 from dragon_runtime.models.termination import leave_word
+from dragon_runtime.process.logs import without_secrets
+from dragon_runtime.redaction import redacted
 from dragon_runtime.settings.groups import ModelSettings, read_secret
 
 logger = logging.getLogger(__name__)
@@ -33,14 +35,16 @@ DIGEST_NAME = re.compile(r"[0-9a-f]{64}\.gguf")
 def main() -> None:
     """Put a model into a folder as model.gguf: fetched and checked, or a link to a file on a mounted volume."""
     given = _arguments()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    handler = logging.StreamHandler(sys.stdout)
+    handler.addFilter(without_secrets)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     # It logs addresses, and those it is redirected to may carry credentials.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
         target = _model(given)
         _link(given.folder, target)
     except (DragonError, ValidationError, OSError) as error:
-        said = _said(error)
+        said = redacted(_said(error))
         leave_word(f"{reason_of(error)}: {said}")
         sys.exit(f"models: {said}")
     logger.info("%s is %s", given.folder / LINK, target)
@@ -95,7 +99,9 @@ def address_of(uri: str) -> str:
         return uri
     found = HUB_ADDRESS.fullmatch(uri)
     if found is None or ".." in uri.split("/"):
-        raise ModelError(f"{uri} is no address on the hub: write hf://ORGANISATION/REPOSITORY/FILE[@REVISION]")
+        raise ModelError(
+            f"{redacted(uri)} is no address on the hub: write hf://ORGANISATION/REPOSITORY/FILE[@REVISION]"
+        )
     return f"{HUB}/{found['repository']}/resolve/{found['revision'] or 'main'}/{found['file']}"
 
 

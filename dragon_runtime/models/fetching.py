@@ -8,7 +8,6 @@ import errno
 import hashlib
 import logging
 import os
-import re
 import shutil
 import socket
 import time
@@ -21,8 +20,10 @@ from typing import Self
 import anyio.to_thread
 import httpx
 
-from dragon_core.errors import OurError
+from dragon_core.errors import OurError, SettingsError
 from dragon_runtime.models.oci_registry import SCHEME, RegistryLogin, blob_address
+from dragon_runtime.outgoing import download_client, proxy_advice
+from dragon_runtime.redaction import redacted
 from dragon_runtime.settings.groups import may_carry_secrets
 
 logger = logging.getLogger(__name__)
@@ -92,7 +93,7 @@ class Request:
     @property
     def shown_url(self) -> str:
         """The address without what may be secret in it."""
-        return re.sub(r"(?<=://)[^/@]*@", "", self.url.split("?", maxsplit=1)[0])
+        return redacted(self.url)
 
     def headers(self) -> Mapping[str, str]:
         """The headers to send.
@@ -140,7 +141,7 @@ async def _download(request: Request, part: Path, progress: Progress | None) -> 
     found = hashlib.sha256()
     headers = request.headers()
     async with (
-        httpx.AsyncClient(follow_redirects=True, timeout=SILENT_SECONDS) as client,
+        download_client(request.url, timeout=SILENT_SECONDS) as client,
         client.stream("GET", request.url, headers=headers, auth=request.login) as reply,
     ):
         _require_success(request, reply.status_code)
@@ -215,8 +216,11 @@ def _remove_stale_parts(folder: Path) -> None:
 def _translated(request: Request, target: Path) -> Iterator[None]:
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        said = str(error) or type(error).__name__
+    except (httpx.HTTPError, httpx.InvalidURL, SettingsError) as error:
+        # A message about an address that is none repeats parts of it.
+        said = "it is no valid address" if isinstance(error, httpx.InvalidURL) else str(error) or type(error).__name__
+        if isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+            said += proxy_advice(request.url)
         raise FetchError(f"{request.shown_url} cannot be fetched: {said}", reason=FetchReason.UNREACHABLE) from error
     except OSError as error:
         if error.errno in NO_ROOM:

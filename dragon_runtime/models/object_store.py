@@ -10,6 +10,7 @@ from urllib.parse import unquote
 import httpx
 
 from dragon_core.errors import ModelError
+from dragon_runtime.redaction import redacted
 
 SCHEME = "s3://"
 ADDRESS = re.compile(r"s3://(?P<bucket>[a-z0-9][a-z0-9.-]+)/(?P<key>[^?]+)(?:\?(?P<where>.*))?")
@@ -35,11 +36,14 @@ def signed_address(uri: str, credentials: str | None) -> str:
     where = httpx.QueryParams(found["where"]) if found else httpx.QueryParams()
     endpoint = where.get("endpoint")
     if found is None or not where.keys() <= {"endpoint", "region"} or not _is_server(endpoint):
-        raise ModelError(f"{uri} is no file of a bucket: write s3://BUCKET/KEY[?endpoint=https://HOST][&region=REGION]")
+        raise ModelError(
+            f"{redacted(uri)} is no file of a bucket: write s3://BUCKET/KEY, followed by "
+            "?endpoint=https://HOST and &region=REGION where they are needed"
+        )
     key_id, _, secret = (credentials or "").partition(":")
     if not secret:
         raise ModelError(
-            f"the token for {uri} must be ACCESS_KEY_ID:SECRET_ACCESS_KEY; "
+            f"the token for {redacted(uri)} must be ACCESS_KEY_ID:SECRET_ACCESS_KEY; "
             "a file that everybody may read has an https address"
         )
     store = S3Store(

@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 import httpx
 
 from dragon_core.errors import OurError
+from dragon_runtime.redaction import redacted
 from dragon_runtime.settings.groups import is_loopback, may_carry_secrets
 
 SCHEME = "oci://"
@@ -25,7 +26,8 @@ def blob_address(uri: str, sha256: str) -> str:
     found = ADDRESS.fullmatch(uri)
     if found is None:
         raise OurError(
-            f"{uri} is no repository: write oci://HOST/REPOSITORY, without a tag; the digest says which file it is"
+            f"{redacted(uri)} is no repository: write oci://HOST/REPOSITORY, without a tag; "
+            "the digest says which file it is"
         )
     host = found["host"]
     scheme = "http" if is_loopback(httpx.URL(f"http://{host}").host) else "https"

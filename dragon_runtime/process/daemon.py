@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from dragon_core.errors import DragonError
 from dragon_runtime.process.logs import set_up_logging
+from dragon_runtime.redaction import redacted
 from dragon_runtime.settings import LogSettings, SettingsGroup, load_settings
 
 Loaded = TypeVar("Loaded", bound=SettingsGroup)
@@ -29,7 +30,7 @@ def run_daemon(
         set_up_logging(log_of(settings))
         asyncio.run(_run_until_signal(lambda stopped: run(settings, stopped)))
     except DragonError as error:
-        sys.stderr.write(f"{program}: {error}\n")
+        sys.stderr.write(f"{program}: {redacted(str(error))}\n")
         return 1
     return 0
 

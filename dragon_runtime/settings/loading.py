@@ -13,6 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from dragon_core.errors import SettingsError
+from dragon_runtime.redaction import redacted
 from dragon_runtime.settings.groups import ProtocolSettings, SettingsGroup
 from dragon_runtime.settings.reference import ENVIRONMENT_PREFIX, leaves
 
@@ -102,13 +103,22 @@ def _from_file(path: Path) -> Tree:
     try:
         with path.open(encoding="utf-8") as stream:
             content = yaml.load(stream, Loader=_UniqueKeyLoader)  # noqa: S506 - a subclass of SafeLoader
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except yaml.YAMLError as error:  # without the lines that it repeats: there may be a secret in them
+        raise SettingsError(f"the settings file {path} cannot be read: {_where(error)}") from None
+    except (OSError, UnicodeDecodeError) as error:
         raise SettingsError(f"the settings file {path} cannot be read: {error}") from error
     if content is None:
         return {}
     if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
         raise SettingsError(f"the settings file {path} must hold keys with values, not {type(content).__name__}")
     return content
+
+
+def _where(error: yaml.YAMLError) -> str:
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return "it is not YAML"
+    mark = error.problem_mark
+    return f"it is not YAML at line {mark.line + 1}, column {mark.column + 1}"
 
 
 def _merge(target: Tree, layer: Tree) -> None:
@@ -134,10 +144,10 @@ def _explain(cls: type[SettingsGroup], error: ValidationError, layers: dict[str,
             lines.append(f"{path}: there is no such setting{_like(path, known)}{where}")
             continue
         value = found.get("input")
-        is_shown = path not in secrets and not isinstance(value, dict)
+        is_shown = not isinstance(value, dict) and not any(f"{secret}.".startswith(f"{path}.") for secret in secrets)
         got = f", not {value!r}" if is_shown and found["type"] != "missing" else ""
         lines.append(f"{path or 'settings'}: {found['msg'].removeprefix('Value error, ')}{got}{where}")
-    return "; ".join(lines)
+    return redacted("; ".join(lines))
 
 
 def _holds(tree: Tree, path: tuple[int | str, ...]) -> bool:

@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 
 from dragon_core.errors import StoreError, StoreFullError
 from dragon_runtime.interfaces import Embedder, Passage
+from dragon_runtime.outgoing import GRPC_WITHOUT_PROXY
+from dragon_runtime.redaction import redacted
 from dragon_runtime.store.folder import require_sound
 
 logger = logging.getLogger(__name__)
@@ -82,7 +84,8 @@ class MilvusStore:
             undo.callback(lambda: server.stop(grace=1).wait())
             with _translated():
                 # The embedded server takes frequent pings for an attack and hangs up.
-                client = MilvusClient(uri=f"unix:{socket}", grpc_options={"grpc.keepalive_time_ms": 2**31 - 1})
+                options = dict([GRPC_WITHOUT_PROXY, ("grpc.keepalive_time_ms", 2**31 - 1)])
+                client = MilvusClient(uri=f"unix:{socket}", grpc_options=options)
                 undo.callback(client.close)
                 store = cls(client, embedder=embedder, stop=undo.close, is_server=False)
                 store._prepare()
@@ -224,7 +227,9 @@ def _log_in(uri: str, token: str, former_tokens: Sequence[str], *, is_tls: bool)
 
     def connect(with_token: str) -> Any:
         # A client of its own: a shared one would be taken unseen where an earlier one was.
-        return MilvusClient(uri=uri, token=with_token, secure=is_tls, dedicated=True)
+        return MilvusClient(
+            uri=uri, token=with_token, secure=is_tls, dedicated=True, grpc_options=dict([GRPC_WITHOUT_PROXY])
+        )
 
     for candidate in (token, *former_tokens):
         try:
@@ -284,7 +289,7 @@ def _translated() -> Iterator[None]:
     except (MilvusException, grpc.RpcError, OSError) as error:
         if _is_refused(error):
             raise StoreError("the document store does not take this user and password: check store.token") from error
-        reason = str(error.message if isinstance(error, MilvusException) else error)
+        reason = redacted(str(error.message if isinstance(error, MilvusException) else error))
         if any(text in reason for text in NO_ROOM):
             raise StoreFullError(f"there is no room for documents: free some space ({reason})") from error
         raise StoreError(f"the document store failed: {reason}") from error

@@ -6,7 +6,6 @@ import datetime as dt
 import importlib.metadata
 import json
 import platform
-import re
 import shutil
 import sys
 import time
@@ -22,6 +21,8 @@ from dragon_runtime.channel.connection import tls_context
 from dragon_runtime.engines.llama.model import require_gguf
 from dragon_runtime.models import bundled_model
 from dragon_runtime.models.resolving import require_digest
+from dragon_runtime.outgoing import direct_client
+from dragon_runtime.redaction import all_redacted, redacted
 from dragon_runtime.settings import BrokerSettings, ModelSettings
 from edge_daemon.fleet.live import daemon_version
 from edge_daemon.fleet.reachability import require_tls_server
@@ -31,7 +32,6 @@ from edge_daemon.identity import IdentityStore
 from edge_daemon.settings import EdgeSettings
 
 API_SECONDS = 5.0
-_ADDRESS = re.compile(r"(https?://)(?:[^/\s@]*@)?([^\s?#]*)(?:[?#]\S*)?")
 MIN_FREE_BYTES = 100 * 1024 * 1024
 RENEWAL_OVERDUE = 0.8
 """Fraction of a certificate's lifetime after which it should have been renewed."""
@@ -59,9 +59,9 @@ async def check(settings: EdgeSettings) -> list[Finding]:
     findings = [Finding("settings", True, f"device {settings.device} of {settings.namespace}/{settings.deployment}")]
     for what, look in looks:
         try:
-            findings.append(Finding(what, True, await look()))
+            findings.append(Finding(what, True, redacted(await look())))
         except (DragonError, OSError) as error:
-            findings.append(Finding(what, False, str(error)))
+            findings.append(Finding(what, False, redacted(str(error))))
     return findings
 
 
@@ -84,7 +84,8 @@ async def status(settings: EdgeSettings) -> dict[str, Any]:
             found["certificate_expires"] = identity.certificate.expires.isoformat(timespec="seconds")
     except OurError as error:
         found["identity_problem"] = str(error)
-    return found
+    shown: dict[str, Any] = all_redacted(found)
+    return shown
 
 
 async def diagnosis(settings: EdgeSettings) -> dict[str, Any]:
@@ -106,7 +107,8 @@ async def diagnosis(settings: EdgeSettings) -> dict[str, Any]:
         ],
         "metrics": await _metrics(settings),
     }
-    return {key: _without_credentials(value) for key, value in found.items()}
+    shown: dict[str, Any] = all_redacted(found)
+    return shown
 
 
 async def is_running(settings: EdgeSettings) -> bool:
@@ -209,7 +211,7 @@ async def _get(settings: EdgeSettings, path: str) -> httpx.Response | None:
         key = settings.api.api_key()
         headers = {} if key is None else {"Authorization": f"Bearer {key.get_secret_value()}"}
     try:
-        async with httpx.AsyncClient(timeout=API_SECONDS, trust_env=False) as client:
+        async with direct_client(timeout=API_SECONDS) as client:
             return await client.get(f"http://{host}:{settings.api.port}{path}", headers=headers)
     except httpx.HTTPError:
         return None
@@ -222,19 +224,6 @@ def _twin(folder: Path) -> Any:
         return None
     except (OSError, ValueError) as error:
         return f"cannot be read: {error}"
-
-
-def _without_credentials(value: Any) -> Any:
-    """Addresses without user, password and query, which may be credentials."""
-    match value:
-        case dict():
-            return {key: _without_credentials(inner) for key, inner in value.items()}
-        case list():
-            return [_without_credentials(inner) for inner in value]
-        case str():
-            return _ADDRESS.sub(r"\1\2", value)
-        case _:
-            return value
 
 
 def _packages() -> dict[str, str]:

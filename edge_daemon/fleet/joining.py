@@ -18,6 +18,7 @@ from dragon_core.fleet.join_token import JoinToken
 from dragon_core.fleet.messages import CertificateRequest, CertificateResponse, Refusal, decode, encode, secret_digest
 from dragon_core.topics import JOIN_PREFIX, Topics
 from dragon_runtime.certificates import IssuedCertificate
+from dragon_runtime.channel.client import BrokerClient
 from edge_daemon.fleet.reachability import require_tls_server
 from edge_daemon.identity import DeviceIdentity, IdentityStore, Membership
 
@@ -162,8 +163,8 @@ class Joining:
 
 
 @contextlib.asynccontextmanager
-async def _connected(token: JoinToken, context: ssl.SSLContext) -> AsyncIterator[aiomqtt.Client]:
-    client = aiomqtt.Client(
+async def _connected(token: JoinToken, context: ssl.SSLContext) -> AsyncIterator[BrokerClient]:
+    client = BrokerClient(
         token.broker_host,
         token.enrolment_port,
         identifier=f"{JOIN_PREFIX}{token.device}-{secrets.token_hex(4)}",
@@ -193,7 +194,7 @@ def _broken(error: Exception) -> DragonError:
     )
 
 
-async def _answer(client: aiomqtt.Client, request: CertificateRequest) -> CertificateResponse | None:
+async def _answer(client: BrokerClient, request: CertificateRequest) -> CertificateResponse | None:
     """The answer to this request; None when none came for a while. Those to others' requests are passed over."""
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(REPEAT_SECONDS):

@@ -16,6 +16,7 @@ from dragon_core.topics import FleetTopic, Topics
 from dragon_runtime.channel.connection import MqttConnection
 from dragon_runtime.models.resolving import resolve_model
 from dragon_runtime.process.tasks import end_tasks, wait_at_most
+from dragon_runtime.redaction import redacted
 from edge_daemon.fleet.traffic import Traffic
 from edge_daemon.fleet.twin import MODELS, Twin, configured
 from edge_daemon.identity import DeviceIdentity
@@ -190,7 +191,7 @@ class Member:
             session=self._session,
             observed=self._twin.observed,
             applied="" if error else self._twin.applied,
-            error=error[:500],
+            error=redacted(error)[:500],
             needs_restart=self._twin.needs_model,
             daemon_version=self._facts.daemon_version[:128],
             model=self._facts.model[:128],

@@ -1,15 +1,19 @@
 """Channels over a real mosquitto: order, loss of the broker, draining, and who may touch what."""
 
 import asyncio
+import re
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
+from aiomqtt import MqttError, ProtocolVersion
 
+from dragon_core.errors import OurError, RetryableError
 from dragon_core.topics import Topics
 from dragon_runtime.certificates import CertificateFolder, Identity, ServerTls
+from dragon_runtime.channel.client import BrokerClient, packet_bytes
 from dragon_runtime.channel.connection import MqttConnection
 from dragon_runtime.channel.mqtt import CloudChannels, EdgeChannels, ReplicaChannel
 from dragon_runtime.interfaces import Channel, LinkRestored
@@ -184,3 +188,65 @@ async def test_a_stranger_is_not_let_in(tmp_path: Path, *, has_certificate: bool
                 await failed.wait()
             assert not connection.is_connected
             assert str(broker.port) in connection.problem
+
+
+async def test_two_clients_of_one_identity_are_told_of_each_other(
+    broker: Broker, caplog: pytest.LogCaptureFixture
+) -> None:
+    is_suspected = asyncio.Event()
+    async with AsyncExitStack() as stack:
+        first = await connected(stack, broker.settings, "the-device")
+        first.on_change(lambda _: is_suspected.set() if first.rivalry else None)
+        await connected(stack, broker.settings, "the-device")
+        async with asyncio.timeout(2 * DEADLINE):
+            await is_suspected.wait()
+            await first.wait_until_connected()
+        assert "another client uses this identity (the-device)" in first.rivalry
+        assert first.status == first.rivalry
+    told = [record.getMessage() for record in caplog.records if "uses this identity" in record.getMessage()]
+    assert 1 <= len(told) <= 2, "once by each"
+
+
+async def test_a_message_that_is_larger_than_the_broker_takes_is_lost_alone(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    topic, limit = f"{TOPICS.root}/x", 2000
+    received: asyncio.Queue[bytes] = asyncio.Queue()
+    ends: list[bool] = []
+    async with Broker(tmp_path, also=f"max_packet_size {limit}") as broker, AsyncExitStack() as stack:
+        connection = await connected(stack, broker.settings, "d1")
+        await connection.subscribe(topic, lambda _, payload: received.put_nowait(payload))
+        connection.on_change(ends.append)
+        for qos in (0, 1):
+            at_limit = next(n for n in range(limit, 0, -1) if packet_bytes(topic, bytes(n), qos=qos) <= limit)
+            fits, is_over = bytes(at_limit), bytes(at_limit + 1)
+            said = re.escape(f"a message of {limit + 1} bytes to {topic} is not sent: the broker takes at most {limit}")
+            if qos:
+                with pytest.raises(OurError, match=said):
+                    await connection.publish(topic, is_over)
+                await connection.publish(topic, fits)
+            else:
+                assert not connection.send(topic, is_over)
+                assert connection.send(topic, fits)
+                assert re.search(said, caplog.text)
+            async with asyncio.timeout(DEADLINE):
+                assert await received.get() == fits
+        assert ends == []
+
+
+async def test_a_message_that_the_broker_hangs_up_over_is_not_waited_for(tmp_path: Path) -> None:
+    async with Broker(tmp_path, also="max_packet_size 2000") as broker:
+        client = BrokerClient("127.0.0.1", broker.port, protocol=ProtocolVersion.V5, timeout=10 * DEADLINE)
+        async with asyncio.timeout(DEADLINE):
+            with pytest.raises(MqttError, match="the connection ended"):
+                async with client:
+                    await client.publish("a", bytes(5000), qos=1)
+
+
+async def test_a_limit_that_the_broker_did_not_announce_is_not_waited_for(tmp_path: Path) -> None:
+    async with Broker(tmp_path, also="message_size_limit 2000") as broker, AsyncExitStack() as stack:
+        connection = await connected(stack, broker.settings, "d1")
+        with pytest.raises(RetryableError, match="did not take a message of 5000 bytes: the connection ended"):
+            await connection.publish("a", bytes(5000))
+        async with asyncio.timeout(DEADLINE):
+            await connection.wait_until_connected()

@@ -40,7 +40,7 @@ async def _listens(port: int) -> bool:
 
 
 class Broker:
-    """A broker on a loopback port that can be killed and started again."""
+    """A broker on a loopback port that can be killed and started again; `also` are lines of its configuration."""
 
     def __init__(
         self,
@@ -49,9 +49,12 @@ class Broker:
         topics: Topics | None = None,
         tls: ServerTls | None = None,
         replicas: tuple[str, ...] = (),
+        also: str = "",
     ) -> None:
         self.port = free_port()
         self._configuration = write_configuration(folder, port=self.port, topics=topics, tls=tls, replicas=replicas)
+        with self._configuration.open("a") as file:
+            file.write(f"{also}\n")
         self._log = folder / "mosquitto.log"
         self._process: subprocess.Popen[bytes] | None = None
 

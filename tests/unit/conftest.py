@@ -4,6 +4,7 @@ import pytest
 
 SLOW_MODULES = (
     "unit.cli.test_commands",
+    "unit.cli.test_proxies",
     "unit.cli.test_stack",
     "unit.core.session.test_every_message",
     "unit.core.session.test_handovers",
@@ -17,6 +18,8 @@ SLOW_MODULES = (
     "unit.edge.test_api_security",
     "unit.edge.test_session_answers",
     "unit.runtime.test_driver_pairs",
+    "unit.runtime.test_redaction",
+    "unit.runtime.test_retries",
     "unit.test_page_workspace",
 )
 """Each takes three seconds and more."""

@@ -17,6 +17,8 @@ BROKER = os.environ.get("BROKER", "helpdesk-broker")
 URL = os.environ.get("DEVICE_URL", "http://127.0.0.1:8642")
 RETRY_SECONDS = float(os.environ.get("RETRY_SECONDS", "5"))
 ATTEMPTS = int(os.environ.get("ATTEMPTS", "60"))
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""A device's API is never asked through a proxy."""
 
 NOTE = b"The code of the garage gate is 4711. The gate is locked at ten in the evening.\n"
 QUESTION = "What is the code of the garage gate, and when is the gate locked?"
@@ -30,7 +32,7 @@ def call(path: str, body: bytes | None = None, content_type: str = "application/
     """The JSON that the device answers with."""
     request = urllib.request.Request(URL + path, data=body, headers={"Content-Type": content_type})  # noqa: S310 - ours
     try:
-        with urllib.request.urlopen(request, timeout=120) as reply:  # noqa: S310 - ours
+        with DIRECT.open(request, timeout=120) as reply:
             return json.load(reply)
     except urllib.error.HTTPError as error:
         raise NotYetError(f"{path}: {error.code} {error.read().decode(errors='replace')}") from error
@@ -88,7 +90,7 @@ def ask() -> dict[str, Any]:
         f"{URL}/v1/chat/completions", json.dumps(asked).encode(), {"Content-Type": "application/json"}
     )
     try:
-        with urllib.request.urlopen(request, timeout=300) as reply:  # noqa: S310 - ours
+        with DIRECT.open(request, timeout=300) as reply:
             for line in reply:
                 data = line.decode().removeprefix("data:").strip()
                 if not data or data == "[DONE]":

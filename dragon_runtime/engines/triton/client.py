@@ -15,6 +15,7 @@ from tritonclient.utils import InferenceServerException, np_to_triton_dtype
 from dragon_core.errors import DragonError, EngineError, EngineLostError
 from dragon_runtime.engines.triton.failures import failure_of
 from dragon_runtime.engines.triton.tensors import Tensors
+from dragon_runtime.outgoing import GRPC_WITHOUT_PROXY
 from dragon_runtime.process.tasks import end_tasks
 from dragon_runtime.settings.groups import TritonSettings
 
@@ -25,7 +26,11 @@ LOOK_SECONDS = 5.0
 ANSWER_SECONDS = 30.0
 DEAD_PROCESS = re.compile("stub process", re.IGNORECASE)
 """Triton 2.51 has no code for a Python model whose process died: its message names the stub process."""
-CONNECT_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 200), ("grpc.max_reconnect_backoff_ms", 5000)]
+CONNECT_OPTIONS = [
+    GRPC_WITHOUT_PROXY,
+    ("grpc.initial_reconnect_backoff_ms", 200),
+    ("grpc.max_reconnect_backoff_ms", 5000),
+]
 """A server that is back is found within seconds, and one that is away is not pestered."""
 
 
