@@ -31,6 +31,7 @@ TopicName = Annotated[str, msgspec.Meta(pattern=rf"^{NAME_PATTERN}\Z")]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARACTERS)]
 Role = Literal["system", "user", "assistant"]
 Text = Annotated[str, msgspec.Meta(max_length=2_000_000)]
+StopString = Annotated[str, msgspec.Meta(**limits.STOP_CHARACTERS.lengths())]
 
 
 class FinishReason(enum.StrEnum):
@@ -84,7 +85,7 @@ class ChatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class Open(Message, frozen=True, tag=1, kw_only=True):
-    """The opener asks for a session. `settled` is empty but when a replica is replaced in mid-answer.
+    """The opener asks for a session. `settled` is empty but when a replica is replaced in an answer that has not ended.
 
     `placement` None lets both ends compute it from the two Ready messages; a given one is kept.
     """
@@ -98,16 +99,14 @@ class Open(Message, frozen=True, tag=1, kw_only=True):
     top_p: Annotated[float, msgspec.Meta(**limits.TOP_P.keywords())]
     seed: UInt64
     max_tokens: Annotated[int, msgspec.Meta(**limits.MAX_TOKENS.keywords())]
-    stop: Annotated[
-        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=1000)], ...], msgspec.Meta(max_length=16)
-    ]
+    stop: Annotated[tuple[StopString, ...], msgspec.Meta(**limits.NUM_STOPS.lengths())]
     coupling: CouplingKind
     window: Annotated[int, msgspec.Meta(**limits.WINDOW.keywords())]
     branches: Annotated[int, msgspec.Meta(**limits.BRANCHES.keywords())]
     placement: Peer | None
     num_top_logprobs: Annotated[int, msgspec.Meta(**limits.NUM_TOP_LOGPROBS.keywords())] | None
     deadline_seconds: Seconds
-    settled: Annotated[tuple[UInt32, ...], msgspec.Meta(max_length=1_000_000)] = ()
+    settled: Annotated[tuple[UInt32, ...], msgspec.Meta(**limits.SETTLED_TOKENS.lengths())] = ()
 
 
 class Accepted(Message, frozen=True, tag=2, kw_only=True):
@@ -169,8 +168,8 @@ class Target(Message, frozen=True, tag=6):
     """Fixed tokens from `position` on. A detail is None where the token was settled early or degraded."""
 
     position: Position
-    tokens: Annotated[tuple[UInt32, ...], msgspec.Meta(min_length=1, max_length=1_000_000)]
-    details: Annotated[tuple[TargetDetail | None, ...], msgspec.Meta(max_length=1_000_000)]
+    tokens: Annotated[tuple[UInt32, ...], msgspec.Meta(**limits.TARGET_TOKENS.lengths())]
+    details: Annotated[tuple[TargetDetail | None, ...], msgspec.Meta(max_length=int(limits.TARGET_TOKENS.high))]
 
 
 class MoveRequest(Message, frozen=True, tag=7):
@@ -181,10 +180,10 @@ class MoveRequest(Message, frozen=True, tag=7):
 
 
 class Handover(Message, frozen=True, tag=8):
-    """The aggregator gives the authority away, with its own live frames from `position` on."""
+    """The aggregator gives the authority away, with the first of its own live frames from `position` on."""
 
     position: Position
-    drafts: Annotated[tuple[Draft, ...], msgspec.Meta(max_length=16_384)]
+    drafts: Annotated[tuple[Draft, ...], msgspec.Meta(**limits.HANDED_DRAFTS.lengths())]
 
 
 class Resume(Message, frozen=True, tag=9, kw_only=True):
@@ -224,7 +223,7 @@ class Finish(Message, frozen=True, tag=10, kw_only=True):
 
     reason: FinishReason
     counters: Counters
-    documents: Annotated[tuple[DocumentShare, ...], msgspec.Meta(max_length=1000)] = ()
+    documents: Annotated[tuple[DocumentShare, ...], msgspec.Meta(**limits.NAMED_DOCUMENTS.lengths())] = ()
 
 
 class Failure(Message, frozen=True, tag=11, kw_only=True):
@@ -272,11 +271,11 @@ def require_known(vocabulary: Vocabulary, tokens: Iterable[int], *, field: str) 
     """Refuse token ids that the vocabulary does not have.
 
     Raises:
-        PeerError: names the first one and `field`.
+        PeerError: names the largest one and `field`.
     """
-    for token in tokens:
-        if token >= len(vocabulary):
-            raise PeerError(f"token {token} is beyond the vocabulary", field=field)
+    largest = max(tokens, default=0)
+    if largest >= len(vocabulary):
+        raise PeerError(f"token {largest} is beyond the vocabulary of {len(vocabulary)}", field=field)
 
 
 def require_same(ours: Fingerprint, theirs: Fingerprint) -> None:

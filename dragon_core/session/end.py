@@ -2,7 +2,7 @@
 
 import msgspec
 
-from dragon_core import codec
+from dragon_core import codec, limits
 from dragon_core.drafts import OwnFrame
 from dragon_core.messages import (
     MAX_REASON_CHARACTERS,
@@ -28,6 +28,8 @@ from dragon_core.types import Peer
 
 FRAMES_SLACK = 8
 """Frames in flight past W * B while the two ends' targets differ by a round trip."""
+MAX_REPEATED_FRAMES = 64
+"""Of those that are sent in one go, at 0.02 ms each. What is missing still is asked for again."""
 
 
 class SessionEnd:
@@ -79,6 +81,11 @@ class SessionEnd:
         self.lifecycle.require_may_be_sent(message)
         self.act(Send(self.contact.wire.seal(message, term=self.term.number, now=self.now)))
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether an Open can say where we are: a longer answer is finished alone."""
+        return self.answer.next_position <= limits.SETTLED_TOKENS.high
+
     def send_open(self) -> None:
         """Ask any replica. A repeated Open begins a new term, so that only the replica that took it is heard."""
         if self.contact.num_opens > 0:
@@ -117,10 +124,11 @@ class SessionEnd:
         return self.contact.is_bound and self.ours is not None and not self.settling.is_ours and not is_pinned_here
 
     def live_drafts(self) -> tuple[Draft, ...]:
-        """Our made frames from the next position on, parents first."""
+        """Our made frames from the next position on, parents first; the nearest ones if there are very many."""
         if self.ours is None:
             return ()
-        return tuple(self._draft_of(self.ours, frame) for frame in self.ours.drafting.tree.live_frames())
+        frames = sorted(self.ours.drafting.tree.live_frames(), key=lambda frame: frame.position)
+        return tuple(self._draft_of(self.ours, frame) for frame in frames[:MAX_REPEATED_FRAMES])
 
     def send_frame(self, frame: OwnFrame) -> None:
         """Publish one frame, if we publish."""

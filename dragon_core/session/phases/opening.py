@@ -1,6 +1,6 @@
 """How a session begins: Open, Accepted or Refused, Ready at both ends, and where the authority lies."""
 
-from itertools import takewhile
+from collections.abc import Sequence
 
 from dragon_core.couplings.coupling import Coupling
 from dragon_core.couplings.making import make_coupling
@@ -14,11 +14,10 @@ from dragon_core.session.events import Bind, EngineOpened, Fault, Prepare, Refus
 from dragon_core.session.lifecycle import State
 from dragon_core.session.ours import Ours
 from dragon_core.session.phases.recovery import cut_back, hear, resync, retry_later, take_over
-from dragon_core.session.phases.tokens import fix
-from dragon_core.session.settling import Fixed
+from dragon_core.session.phases.tokens import follow
 from dragon_core.session.timers import Timer
 from dragon_core.session.unopened import require_answerable
-from dragon_core.types import Peer, Settled
+from dragon_core.types import Peer
 
 
 def ask(end: SessionEnd) -> None:
@@ -53,19 +52,28 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
         refuse(end, Refuse(Fault.THEIRS, str(error), error.field))
         return
     answer = end.answer
-    num_common = sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(answer.tokens, message.settled, strict=False))
-    )
+    num_common = _num_common(answer.tokens, message.settled)
     cut_back(end, num_common)
     if message.placement is Peer.OPENER:
         end.settling.give_to(Peer.OPENER)
-    for token in message.settled[num_common:]:
-        fix(end, Fixed(Settled(token=token), None, is_degraded=False))
+    follow(end, message.settled[num_common:])
     end.timers.stop(Timer.FINISH)
     if end.ours is not None and end.settling.aggregator is not None:
         end.lifecycle.go(State.RUNNING)
     accept(end)
     resync(end)
+
+
+def _num_common(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """Length of the longest common beginning, by halves: comparing is the interpreter's own loop."""
+    low, high = 0, min(len(ours), len(theirs))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if list(ours[low:middle]) == list(theirs[low:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def accept(end: SessionEnd) -> None:
