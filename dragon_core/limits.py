@@ -59,6 +59,12 @@ SHARE_LEVEL = Range(0, 1000)
 SECONDS = Range(0, 86_400)
 PORT = Range(1, 65_535)
 
+# What an end takes another's word for, in seconds: a longer duration counts as this one.
+MAX_DECODE_SECONDS = 1.0
+MAX_RTT_SECONDS = 2.0
+MAX_RETRY_AFTER_SECONDS = 60.0
+MAX_DEADLINE_SECONDS = 600.0
+
 # Lengths on the wire. Each is the most that an end takes in within 2 ms of its event loop.
 SETTLED_TOKENS = Range(0, 16_384)
 TARGET_TOKENS = Range(1, 32)

@@ -407,11 +407,12 @@ def saving(case: Mapping[str, Any]) -> float:
     levels = {peer: case[peer]["constant_weight_level"] for peer in ("opener", "other")}
     h = {"opener": 0.5, "other": 0.5} if None in levels.values() else shares(levels["opener"], levels["other"])
     a = {peer: value + 0.6 * (1 - value) for peer, value in h.items()}
-    c = {peer: case[peer]["decode_seconds"] for peer in h}
+    c = {peer: min(1.0, case[peer]["decode_seconds"]) for peer in h}
+    rtt = min(2.0, case["rtt_seconds"] or 0.0)
 
     def z(here: str, there: str) -> float:
         m = max(c[here], c[there])
-        return float(m + (1 - a[there]) * (max(c[here], c[there] + (case["rtt_seconds"] or 0.0)) - m))
+        return float(m + (1 - a[there]) * (max(c[here], c[there] + rtt) - m))
 
     return z("opener", "other") - z("other", "opener")
 

@@ -13,6 +13,7 @@ from dragon_core.messages import (
     FinishReason,
     Open,
 )
+from dragon_core.placement import believed_decode_seconds
 from dragon_core.session.answer import Answer
 from dragon_core.session.contact import Contact
 from dragon_core.session.ending import Ending
@@ -100,9 +101,10 @@ class SessionEnd:
 
     @property
     def slower_decode_seconds(self) -> float:
-        """One step of the slower model, as far as it is known."""
+        """One step of the slower model, as far as it is known and believed."""
         known = (self.contact.ready, None if self.ours is None else self.ours.ready)
-        return max((ready.decode_seconds for ready in known if ready is not None), default=0.0)
+        slower = max((ready.decode_seconds for ready in known if ready is not None), default=0.0)
+        return believed_decode_seconds(slower)
 
     def stall_seconds(self) -> float:
         """How long nothing may be settled before that is a failure."""

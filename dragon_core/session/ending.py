@@ -15,8 +15,8 @@ class StopStrings:
     """All stop strings of an answer in a stream of bytes: an automaton (Aho and Corasick 1975).
 
     To build it takes a step for each byte of the texts, to follow it one for each byte of the stream, however many and
-    long the texts are. A state is the longest tail of the stream that begins one of them. Per state: `depth` is the length of the tail that it stands for, `longest_found` that of the longest stop string
-    which the tail ends with, 0 without.
+    long the texts are. A state is the longest tail of the stream that begins one of them. Per state, `depth` is the
+    length of that tail and `longest_found` that of the longest stop string which it ends with, 0 without.
     """
 
     def __init__(self, texts: Iterable[str]) -> None:

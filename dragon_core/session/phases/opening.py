@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dragon_core.couplings.coupling import Coupling
 from dragon_core.couplings.making import make_coupling
 from dragon_core.errors import PeerError
+from dragon_core.limits import MAX_DEADLINE_SECONDS, MAX_RETRY_AFTER_SECONDS
 from dragon_core.messages import MAX_REASON_CHARACTERS, Accepted, Finish, FinishReason, Open, Ready, Refused
 from dragon_core.placement import PlacementInputs, initial_placement
 from dragon_core.session.contact import PeerReady
@@ -33,7 +34,7 @@ def ask(end: SessionEnd) -> None:
 def take(end: SessionEnd) -> None:
     """The other's first acts, when its Open can be answered."""
     end.lifecycle.go(State.PREPARING)
-    end.timers.set(Timer.DEADLINE, end.now + end.request.deadline_seconds)
+    end.timers.set(Timer.DEADLINE, end.now + min(end.request.deadline_seconds, MAX_DEADLINE_SECONDS))
     end.timers.set(Timer.IDLE, end.now + end.settings.limits.idle)
     if end.request.placement is Peer.OPENER:
         end.settling.give_to(Peer.OPENER)
@@ -88,7 +89,8 @@ def on_accepted(end: SessionEnd, message: Accepted) -> None:
     end.term.hear()
     end.timers.stop(Timer.ACCEPT)
     end.act(Bind(message.replica))
-    end.timers.set(Timer.PREFILL, end.now + message.prefill_deadline_seconds)
+    most = end.settings.limits.prefill_deadline
+    end.timers.set(Timer.PREFILL, end.now + min(message.prefill_deadline_seconds, most))
     if end.state is State.OPENING:
         end.lifecycle.go(State.PREPARING)
     announce_ready(end)
@@ -103,7 +105,7 @@ def on_refused(end: SessionEnd, message: Refused) -> None:
     if end.settling.alone is None:
         take_over(end)
     place(end)
-    retry_later(end, at_least=message.retry_after_seconds)
+    retry_later(end, at_least=min(message.retry_after_seconds, MAX_RETRY_AFTER_SECONDS))
 
 
 def on_engine_opened(end: SessionEnd, event: EngineOpened) -> None:
