@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from dragon_core import limits
-from dragon_core.errors import PeerError
+from dragon_core.errors import PeerError, shown
 from dragon_core.topics import NAME_PATTERN
 from dragon_core.types import CouplingKind, Peer, Vocabulary, Weighting, WeightingRule
 
 PROTOCOL_VERSION = 1
-MAX_REASON_CHARACTERS = 2000
+MAX_REASON_CHARACTERS, MAX_NAME_CHARACTERS = 2000, 200
+MAX_MOVE_REASON_CHARACTERS = 500
 
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack itself ends at 2^64 - 1
@@ -26,7 +27,7 @@ Share = Annotated[int, msgspec.Meta(**limits.SHARE_LEVEL.keywords())]
 Mass = Annotated[int, msgspec.Meta(**limits.MASS_LEVEL.keywords())]
 Seconds = Annotated[float, msgspec.Meta(**limits.SECONDS.keywords())]
 Logprob = Annotated[float, msgspec.Meta(ge=-1000, le=0.001)]  # above 0 by rounding only; the least float64 has -745
-Name = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARACTERS)]
 TopicName = Annotated[str, msgspec.Meta(pattern=rf"^{NAME_PATTERN}\Z")]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARACTERS)]
 Role = Literal["system", "user", "assistant"]
@@ -45,6 +46,12 @@ class FinishReason(enum.StrEnum):
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Root of all messages; each is an array that starts with its tag."""
+
+
+def _show(message: msgspec.Struct, **max_characters: int) -> None:
+    """Make texts of a message safe to show, whoever wrote them: this is where they come in, and go out."""
+    for name, most in max_characters.items():
+        msgspec.structs.force_setattr(message, name, shown(getattr(message, name), max_characters=most))
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -123,6 +130,9 @@ class Refused(Message, frozen=True, tag=3, kw_only=True):
     field: Name = ""
     retry_after_seconds: Seconds | None = None
 
+    def __post_init__(self) -> None:
+        _show(self, reason=MAX_REASON_CHARACTERS, field=MAX_NAME_CHARACTERS)
+
 
 class Ready(Message, frozen=True, tag=4, kw_only=True):
     """The sender's contexts are prefilled. The opener adds the round trip that placement is computed with."""
@@ -176,7 +186,10 @@ class MoveRequest(Message, frozen=True, tag=7):
     """Asks the aggregator to hand over to `placement`."""
 
     placement: Peer
-    reason: Annotated[str, msgspec.Meta(max_length=500)]
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_MOVE_REASON_CHARACTERS)]
+
+    def __post_init__(self) -> None:
+        _show(self, reason=MAX_MOVE_REASON_CHARACTERS)
 
 
 class Handover(Message, frozen=True, tag=8):
@@ -207,6 +220,9 @@ class DocumentShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     document_id: Name
     share: Share
 
+    def __post_init__(self) -> None:
+        _show(self, document_id=MAX_NAME_CHARACTERS)
+
 
 class Counters(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
     """One peer's counts over an answer; positions are those at which its own frame was made in time."""
@@ -231,6 +247,9 @@ class Failure(Message, frozen=True, tag=11, kw_only=True):
 
     reason: Reason
     field: Name = ""
+
+    def __post_init__(self) -> None:
+        _show(self, reason=MAX_REASON_CHARACTERS, field=MAX_NAME_CHARACTERS)
 
 
 class Probe(Message, frozen=True, tag=12):

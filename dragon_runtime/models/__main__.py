@@ -17,6 +17,7 @@ from dragon_runtime.models.object_store import SCHEME as OBJECT_STORE
 from dragon_runtime.models.object_store import signed_address
 from dragon_runtime.models.resolving import require_digest, resolve_model
 from dragon_runtime.models.termination import leave_word
+from dragon_runtime.process.logs import OneLine
 from dragon_runtime.settings.groups import ModelSettings, read_secret
 
 logger = logging.getLogger(__name__)
@@ -34,6 +35,7 @@ def main() -> None:
     """Put a model into a folder as model.gguf: fetched and checked, or a link to a file on a mounted volume."""
     given = _arguments()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    logging.getLogger().handlers[0].addFilter(OneLine())
     # It logs addresses, and those it is redirected to may carry credentials.
     logging.getLogger("httpx").setLevel(logging.WARNING)
     try:
