@@ -170,6 +170,12 @@ def detail_of(settled: Settled, dropped_bound: float) -> TargetDetail | None:
     )
 
 
+def without_distribution(target: Target) -> Target:
+    """The same without what it says of the mixture: only the opener's shares, which the other's documents need."""
+    details = tuple(None if each is None else TargetDetail(each.opener_share, 0, 0) for each in target.details)
+    return Target(target.position, target.tokens, details)
+
+
 def settled_of(token: int, detail: TargetDetail | None) -> Settled:
     """How a token was settled, as far as its wire form tells."""
     if detail is None:

@@ -14,7 +14,7 @@ from dragon_core.messages import (
     Open,
 )
 from dragon_core.placement import believed_decode_seconds
-from dragon_core.session.answer import Answer
+from dragon_core.session.answer import Answer, without_distribution
 from dragon_core.session.contact import Contact
 from dragon_core.session.ending import Ending
 from dragon_core.session.events import Closed, Effect, Fault, Send, SendOpen
@@ -118,12 +118,24 @@ class SessionEnd:
                 self.timers.set(Timer.STALL, self.now + self.stall_seconds())
 
     @property
+    def is_private(self) -> bool:
+        """Whether what we think of any token stays here: an opener pinned as the aggregator shows the tokens alone.
+
+        Also before the other is ready. The other end has no such wish: where the opener went on alone, its frames are
+        wanted again.
+        """
+        return self.request.placement is self.us is Peer.OPENER
+
+    def send_targets(self, *, since: int) -> None:
+        """Tell the other end what was fixed from this position on."""
+        for target in self.answer.targets_from(since):
+            self.send(without_distribution(target) if self.is_private else target)
+
+    @property
     def is_publishing(self) -> bool:
         """Whether our frames are sent."""
-        # An opener pinned as the aggregator never publishes, also before the other is ready: the pin is its privacy.
-        # The other end has no such wish: where the opener went on alone, its frames are wanted again.
-        is_pinned_here = self.request.placement is self.us is Peer.OPENER
-        return self.contact.is_bound and self.ours is not None and not self.settling.is_ours and not is_pinned_here
+        is_away = self.ours is not None and not self.settling.is_ours
+        return self.contact.is_bound and is_away and not self.is_private
 
     def live_drafts(self) -> tuple[Draft, ...]:
         """Our made frames from the next position on, parents first; the nearest ones if there are very many."""

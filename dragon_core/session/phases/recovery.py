@@ -54,8 +54,7 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
         _follow(end, message, term)
         return
     if message.next_position < answer.next_position:
-        for target in answer.targets_from(message.next_position):
-            end.send(target)
+        end.send_targets(since=message.next_position)
     if message.next_position > answer.next_position and settling.is_ours:
         raise PeerError(
             f"the other end resumes at {message.next_position}; {answer.next_position} are settled",

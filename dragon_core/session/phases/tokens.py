@@ -111,8 +111,7 @@ def settle(end: SessionEnd, ours: Ours) -> None:
     if answer.next_position > first:
         end.mark_progress()
     if answer.next_position > first and end.contact.is_bound:
-        for target in answer.targets_from(first):
-            end.send(target)
+        end.send_targets(since=first)
 
 
 def follow(end: SessionEnd, tokens: Sequence[int]) -> None:
