@@ -20,8 +20,10 @@ class StopStrings:
     """
 
     def __init__(self, texts: Iterable[str]) -> None:
-        self._next: list[dict[int, int]] = [{}]
-        self._shorter = [START]
+        self._next: dict[int, int] = {}
+        """By state * 256 + byte: one dictionary is made several times faster than one for each state."""
+        self._entered_by = [START]
+        self._shorter: list[int] = []
         self.depth = [0]
         self.longest_found = [0]
         for text in texts:
@@ -30,7 +32,7 @@ class StopStrings:
 
     def after(self, state: int, byte: int) -> int:
         """The state after one more byte."""
-        while (found := self._next[state].get(byte)) is None:
+        while (found := self._next.get(state * 256 + byte)) is None:
             if state == START:
                 return START
             state = self._shorter[state]
@@ -38,25 +40,26 @@ class StopStrings:
 
     def _add(self, text: bytes) -> None:
         state = START
-        for byte in text:
-            below = self._next[state].get(byte)
+        for depth, byte in enumerate(text, 1):
+            step = state * 256 + byte
+            below = self._next.get(step)
             if below is None:
-                below = self._next[state][byte] = len(self._next)
-                self._next.append({})
-                self._shorter.append(START)
-                self.depth.append(self.depth[state] + 1)
+                below = self._next[step] = len(self.depth)
+                self._entered_by.append(step)
+                self.depth.append(depth)
                 self.longest_found.append(0)
             state = below
         self.longest_found[state] = len(text)
 
     def _link(self) -> None:
         """Find the next shorter tail of every state, shorter states first."""
-        waiting = list(self._next[START].values())
-        for state in waiting:
-            for byte, below in self._next[state].items():
-                shorter = self._shorter[below] = self.after(self._shorter[state], byte)
-                self.longest_found[below] = self.longest_found[below] or self.longest_found[shorter]
-                waiting.append(below)
+        self._shorter = [START] * len(self.depth)
+        for state in sorted(range(len(self.depth)), key=self.depth.__getitem__):
+            if self.depth[state] < 2:
+                continue
+            above, byte = divmod(self._entered_by[state], 256)
+            shorter = self._shorter[state] = self.after(self._shorter[above], byte)
+            self.longest_found[state] = self.longest_found[state] or self.longest_found[shorter]
 
 
 class Ending:
