@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from dragon_cli.api_client import ApiClient
-from dragon_core.errors import DragonError
+from dragon_core.errors import DragonError, shown, shown_lines
 
 EDGE_COLOUR, CLOUD_COLOUR, BOTH_COLOUR, DEGRADED_COLOUR = "green", "deep_sky_blue1", "default", "yellow"
 CLEAR_MAJORITY = 0.6
@@ -47,7 +47,9 @@ async def ask(client: ApiClient, request: dict[str, Any], *, on_text: Callable[[
             if content := choice["delta"].get("content"):
                 told = chunk["dragon"]
                 texts.append(content)
-                on_text(Text(content, style=colour_of(told["edge_share"], is_degraded=told["is_degraded"])))
+                on_text(
+                    Text(shown_lines(content), style=colour_of(told["edge_share"], is_degraded=told["is_degraded"]))
+                )
             if choice["finish_reason"] is not None:
                 return Answer("".join(texts), choice["finish_reason"], chunk["dragon"])
     raise DragonError("the answer stopped before its end")
@@ -73,7 +75,7 @@ def show_summary(console: Console, dragon: dict[str, Any]) -> None:
     table.add_row("aggregator", dragon["placement"])
     table.add_row("bytes", f"{dragon['bytes']['edge_to_cloud']} up, {dragon['bytes']['cloud_to_edge']} down")
     for document in dragon["documents"]:
-        named = Text(f"{document['share']:.2f}  {document['name'] or document['id']}")
+        named = Text(f"{document['share']:.2f}  {shown(document['name'] or document['id'])}")
         table.add_row(f"{document['side']} document", named)
     console.print(table)
 

@@ -10,7 +10,7 @@ import typer
 
 from dragon_cli.api_client import ApiClient
 from dragon_cli.stack import DEFAULT_API_PORT, DEFAULT_FOLDER, Stack
-from dragon_core.errors import DragonError, SettingsError
+from dragon_core.errors import DragonError, SettingsError, shown_lines
 from dragon_runtime.redaction import redacted
 from dragon_runtime.settings.groups import read_secret
 
@@ -42,7 +42,7 @@ def run(work: Coroutine[Any, Any, Result]) -> Result:
 
 def fail(error: DragonError | OSError) -> NoReturn:
     """One line on standard error, exit code 1."""
-    typer.echo(f"dragonctl: {redacted(str(error))}", err=True)
+    typer.echo(f"dragonctl: {shown_lines(redacted(str(error)))}", err=True)
     raise typer.Exit(1) from error
 
 

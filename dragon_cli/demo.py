@@ -19,7 +19,7 @@ from dragon_cli.asking import ask, show_legend
 from dragon_cli.documents import add_files, files_below
 from dragon_cli.stack import Stack, StackOptions, write_whole
 from dragon_cli.starting import start, wait_until_ready
-from dragon_core.errors import OurError
+from dragon_core.errors import OurError, shown
 from dragon_runtime.embedding.choice import BUNDLED, open_embedder
 from dragon_runtime.engines.choice import open_engine
 from dragon_runtime.models.resolving import resolve_model
@@ -202,7 +202,7 @@ def _show(answers: list[dict[str, Any]], console: Console) -> None:
         console.print(table, soft_wrap=False)
         for name, key in COLUMNS:
             text = (answer if key is None else answer[key])["text"]
-            console.print(Text.assemble((f"{name:<11}", "bold"), " ".join(text.split())))
+            console.print(Text.assemble((f"{name:<11}", "bold"), shown(" ".join(text.split()))))
     console.print(
         "\ncloud only and one prompt run on this machine without a link: their speed is that of decoding alone"
     )

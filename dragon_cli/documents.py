@@ -14,7 +14,7 @@ from rich.text import Text
 
 from dragon_cli.api_client import ApiClient
 from dragon_cli.command import ApiKey, ApiUrl, Json, connect, run
-from dragon_core.errors import DocumentError, OurError
+from dragon_core.errors import DocumentError, OurError, shown, shown_lines
 from dragon_runtime.documents.text import MEDIA_TYPES
 
 app = typer.Typer(no_args_is_help=True, help="The device's private documents: add, list, show, delete, search.")
@@ -37,7 +37,7 @@ async def _add(paths: Iterable[Path], url: str | None, api_key_file: Path | None
         num_failed = await add_files(client, files, Console(stderr=True))
     if num_failed:
         raise DocumentError(f"{num_failed} of {len(files)} documents were not added")
-    typer.echo(f"{len(files)} documents can be found" if len(files) > 1 else f"{files[0].name} can be found")
+    typer.echo(f"{len(files)} documents can be found" if len(files) > 1 else f"{shown(files[0].name)} can be found")
 
 
 def files_below(path: Path) -> list[Path]:
@@ -64,16 +64,16 @@ async def add_files(client: ApiClient, files: list[Path], console: Console) -> i
         task = progress.add_task("", total=len(files))
 
         def tell(file: Path, problem: str) -> None:
-            progress.console.print(Text.assemble((str(file), "red"), f": {problem}"), soft_wrap=True)
+            progress.console.print(Text.assemble((shown(str(file)), "red"), f": {shown(problem)}"), soft_wrap=True)
 
         for number, file in enumerate(files):
-            progress.update(task, description=f"adding {file.name}", completed=number)
+            progress.update(task, description=f"adding {shown(file.name)}", completed=number)
             try:
                 document = await client.add_document(file)
-                shown = None
+                told = None
                 while document["state"] not in {"done", "failed"}:
-                    if document["error"] != shown and (shown := document["error"]):
-                        tell(file, shown)
+                    if document["error"] != told and (told := document["error"]):
+                        tell(file, told)
                     if document["num_passages"]:
                         part = document["num_passages_done"] / document["num_passages"]
                         progress.update(task, completed=number + part)
@@ -103,9 +103,9 @@ def list_documents(url: ApiUrl = None, api_key_file: ApiKey = None, is_json: Jso
         total = document["num_passages"]
         num_passages = "" if total is None else f"{document['num_passages_done']}/{total}"
         row = (document["state"], num_passages, str(document["size_bytes"]), document["id"])
-        table.add_row(Text(document["name"]), *row)
+        table.add_row(Text(shown(document["name"])), *row)
         if document["error"]:
-            table.add_row(Text(document["error"], "red"))
+            table.add_row(Text(shown(document["error"]), "red"))
     Console().print(table)
 
 
@@ -123,7 +123,7 @@ def show(document_id: str, url: ApiUrl = None, api_key_file: ApiKey = None) -> N
             return await client.document(document_id)
 
     for key, value in run(get()).items():
-        typer.echo(f"{key:<20}{'' if value is None else value}")
+        typer.echo(f"{key:<20}{'' if value is None else shown(str(value))}")
 
 
 @app.command()
@@ -162,4 +162,4 @@ def search(
         typer.echo(json.dumps(passages, ensure_ascii=False))
         return
     for passage in passages:
-        typer.echo(f"{passage['relevance']:.3f}  {passage['document_id']}\n{passage['text']}\n")
+        typer.echo(f"{passage['relevance']:.3f}  {passage['document_id']}\n{shown_lines(passage['text'])}\n")

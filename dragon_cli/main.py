@@ -21,7 +21,7 @@ from dragon_cli.command import ApiKey, ApiUrl, Folder, Json, connect, fail, run
 from dragon_cli.logs import follow, last_lines
 from dragon_cli.stack import DEFAULT_FOLDER, PARTS, EngineChoice, Stack, StackOptions
 from dragon_cli.starting import start, wait_until_ready, with_fetched_model
-from dragon_core.errors import DragonError, SettingsError
+from dragon_core.errors import DragonError, SettingsError, shown
 from dragon_core.types import WeightingRule
 from dragon_runtime.settings.groups import PlacementChoice
 
@@ -29,6 +29,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 app.add_typer(documents.app, name="documents")
 
 
+MAX_LINE_CHARACTERS = 20_000
 EngineOption = Annotated[
     EngineChoice, typer.Option(help="Where the cloud peer runs its models: in its own process, or on a Triton server.")
 ]
@@ -137,11 +138,11 @@ def _show_status(found: dict[str, Any], since: dict[str, float]) -> None:
     for part in found["parts"]:
         state = Text("running", "green") if part["running"] else Text("down", "red")
         seconds = f"{time.time() - since[part['name']]:.0f} s"
-        problem = Text(part["problem"])
+        problem = Text(shown(part["problem"]))
         table.add_row(part["name"], state, str(part["pid"] or ""), str(part["restarts"]), seconds, problem)
     console.print(table)
     for name, check in ((found["readiness"] or {}).get("checks") or {}).items():
-        console.print(Text.assemble(f"{name:<8}", (check["message"], "green" if check["ready"] else "yellow")))
+        console.print(Text.assemble(f"{name:<8}", (shown(check["message"]), "green" if check["ready"] else "yellow")))
     console.print(f"API     {found['api_url']}/v1", highlight=False)
 
 
@@ -165,11 +166,11 @@ def logs(
         fail(SettingsError(f"there are no logs in {stack.folder}; `dragonctl up` starts a stack"))
     for part, path in paths.items():
         for line in last_lines(path, num_lines):
-            typer.echo(f"{part:<11}{line}")
+            typer.echo(f"{part:<11}{shown(line, max_characters=MAX_LINE_CHARACTERS)}")
     if is_following:
         try:
             for part, line in follow(paths):
-                typer.echo(f"{part:<11}{line}")
+                typer.echo(f"{part:<11}{shown(line, max_characters=MAX_LINE_CHARACTERS)}")
         except KeyboardInterrupt:
             raise typer.Exit(130) from None
 

@@ -29,9 +29,11 @@ class OwnFrame:
 
     def walk(self) -> Iterator["OwnFrame"]:
         """This frame and everything after it, parents before children."""
-        yield self
-        for child in self.children:
-            yield from child.walk()
+        waiting = [self]
+        while waiting:
+            frame = waiting.pop()
+            yield frame
+            waiting.extend(reversed(frame.children))
 
 
 class OwnDrafts:
@@ -124,6 +126,12 @@ class OwnDrafts:
         self.current = hit
         return True
 
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Take the targets of the next positions, for which nothing was drafted."""
+        if self.current_made is not None:
+            raise OurError("targets are taken one by one while there are drafts")
+        self._unfed.extend(tokens)
+
     def feed_targets(self) -> None:
         """Feed the targets nothing was drafted for, all in one step, once the engine has answered the frame before."""
         current = self.current
@@ -180,6 +188,9 @@ class OwnDrafts:
 
     def _cut_back(self, frame: OwnFrame, *, keep: OwnFrame | None) -> None:
         """Drop what continues `frame` but `keep`; without `keep` its own branch goes back to the frame."""
+        if keep is not None and len(frame.children) == 1:  # no branch ends here; the walk below costs the whole window
+            del self._frames[frame.id]
+            return
         dropped = [below for child in frame.children if child is not keep for below in child.walk()]
         kept_branches = {frame.branch} if keep is None else {below.branch for below in keep.walk()}
         for below in dropped:
@@ -268,14 +279,19 @@ class TheirDrafts:
         if passed is None:
             return
         self._passed = (passed.id, passed.position)
-        self.current = passed.children.get(token)
-        self._frames.clear()
-        if self.current is not None:
-            waiting = [self.current]
-            while waiting:
-                frame = waiting.pop()
-                self._frames[frame.id] = frame
-                waiting.extend(frame.children.values())
+        self.current = passed.children.pop(token, None)
+        dropped = [passed]
+        while dropped:  # each frame once, however many targets come together
+            frame = dropped.pop()
+            del self._frames[frame.id]
+            dropped.extend(frame.children.values())
+
+    def follow(self, tokens: Sequence[int]) -> None:
+        """Take the targets of the next positions, as far as there are frames for them."""
+        for token in tokens:
+            if self.current is None:
+                return
+            self.advance(token)
 
     def _passed_position(self, id: int) -> int | None:
         return self._passed[1] if self._passed is not None and self._passed[0] == id else None

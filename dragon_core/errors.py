@@ -1,9 +1,29 @@
 """Every error of the project. The class says whose fault it is; the message says what to do next.
 
-Nothing here formats for a terminal or for HTTP: composition roots do.
+Nothing here formats for a terminal or for HTTP: composition roots do. But what others wrote comes in by `shown`.
 """
 
 import enum
+
+MAX_SHOWN_CHARACTERS = 2000
+_UNSAFE = (*range(0x20), *range(0x7F, 0xA0), 0x61C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A))
+_SURROGATES = range(0xD800, 0xE000)
+_ESCAPES = {code: f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}" for code in (*_UNSAFE, 0xFEFF, *_SURROGATES)}
+_LINES = {code: escape for code, escape in _ESCAPES.items() if chr(code) not in "\n\t"}
+
+
+def shown(text: str, *, max_characters: int = MAX_SHOWN_CHARACTERS) -> str:
+    """A text of somebody else as it may stand in a log, in an error, on a terminal: one line, of bounded length.
+
+    What steers a terminal, ends a line or turns the direction of writing is escaped. What is safe stays as it is.
+    """
+    escaped = text[: max_characters + 1].translate(_ESCAPES)
+    return escaped if len(escaped) <= max_characters else escaped[: max_characters - 1] + "…"
+
+
+def shown_lines(text: str) -> str:
+    """The same for a text that may have lines, of any length: an answer, a passage, a trace."""
+    return text.translate(_LINES)
 
 
 class DragonError(Exception):
@@ -17,12 +37,12 @@ class OurError(DragonError):
 class PeerError(DragonError):
     """The other end broke the protocol: the session is refused or closed, nothing else is affected.
 
-    `field` names the part of the message that did not fit.
+    `field` names the part of the message that did not fit. The message may quote what the other end sent.
     """
 
     def __init__(self, message: str, *, field: str = "") -> None:
-        super().__init__(message)
-        self.field = field
+        super().__init__(shown(message))
+        self.field = shown(field)
 
 
 class RetryableError(DragonError):

@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 
+from dragon_core.limits import MAX_RTT_SECONDS
+
 SMOOTHING = 0.125
 """Weight of a new sample, as in TCP (RFC 6298)."""
 
@@ -13,8 +15,8 @@ class LinkEstimate:
     rtt_seconds: float | None = None
 
     def add(self, sample_seconds: float) -> None:
-        """Take one measured round trip; negative ones (a peer's clock arithmetic) count as zero."""
-        sample = max(0.0, sample_seconds)
+        """Take one measured round trip; negative ones (rounding) count as zero, long ones as the longest believed."""
+        sample = min(max(0.0, sample_seconds), MAX_RTT_SECONDS)
         if self.rtt_seconds is None:
             self.rtt_seconds = sample
         else:

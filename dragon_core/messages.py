@@ -11,12 +11,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from dragon_core import limits
-from dragon_core.errors import PeerError
+from dragon_core.errors import PeerError, shown
 from dragon_core.topics import NAME_PATTERN
 from dragon_core.types import CouplingKind, Peer, Vocabulary, Weighting, WeightingRule
 
 PROTOCOL_VERSION = 1
-MAX_REASON_CHARACTERS = 2000
+MAX_REASON_CHARACTERS, MAX_NAME_CHARACTERS = 2000, 200
+MAX_MOVE_REASON_CHARACTERS = 500
 
 UInt32 = Annotated[int, msgspec.Meta(ge=0, le=2**32 - 1)]
 UInt64 = Annotated[int, msgspec.Meta(ge=0)]  # MessagePack itself ends at 2^64 - 1
@@ -26,11 +27,12 @@ Share = Annotated[int, msgspec.Meta(**limits.SHARE_LEVEL.keywords())]
 Mass = Annotated[int, msgspec.Meta(**limits.MASS_LEVEL.keywords())]
 Seconds = Annotated[float, msgspec.Meta(**limits.SECONDS.keywords())]
 Logprob = Annotated[float, msgspec.Meta(ge=-1000, le=0.001)]  # above 0 by rounding only; the least float64 has -745
-Name = Annotated[str, msgspec.Meta(max_length=200)]
+Name = Annotated[str, msgspec.Meta(max_length=MAX_NAME_CHARACTERS)]
 TopicName = Annotated[str, msgspec.Meta(pattern=rf"^{NAME_PATTERN}\Z")]
 Reason = Annotated[str, msgspec.Meta(max_length=MAX_REASON_CHARACTERS)]
 Role = Literal["system", "user", "assistant"]
 Text = Annotated[str, msgspec.Meta(max_length=2_000_000)]
+StopString = Annotated[str, msgspec.Meta(**limits.STOP_CHARACTERS.lengths())]
 
 
 class FinishReason(enum.StrEnum):
@@ -44,6 +46,12 @@ class FinishReason(enum.StrEnum):
 
 class Message(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """Root of all messages; each is an array that starts with its tag."""
+
+
+def _show(message: msgspec.Struct, **max_characters: int) -> None:
+    """Make texts of a message safe to show, whoever wrote them: this is where they come in, and go out."""
+    for name, most in max_characters.items():
+        msgspec.structs.force_setattr(message, name, shown(getattr(message, name), max_characters=most))
 
 
 class Fingerprint(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
@@ -84,7 +92,7 @@ class ChatMessage(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
 
 class Open(Message, frozen=True, tag=1, kw_only=True):
-    """The opener asks for a session. `settled` is empty but when a replica is replaced in mid-answer.
+    """The opener asks for a session. `settled` is empty but when a replica is replaced in an answer that has not ended.
 
     `placement` None lets both ends compute it from the two Ready messages; a given one is kept.
     """
@@ -98,16 +106,14 @@ class Open(Message, frozen=True, tag=1, kw_only=True):
     top_p: Annotated[float, msgspec.Meta(**limits.TOP_P.keywords())]
     seed: UInt64
     max_tokens: Annotated[int, msgspec.Meta(**limits.MAX_TOKENS.keywords())]
-    stop: Annotated[
-        tuple[Annotated[str, msgspec.Meta(min_length=1, max_length=1000)], ...], msgspec.Meta(max_length=16)
-    ]
+    stop: Annotated[tuple[StopString, ...], msgspec.Meta(**limits.NUM_STOPS.lengths())]
     coupling: CouplingKind
     window: Annotated[int, msgspec.Meta(**limits.WINDOW.keywords())]
     branches: Annotated[int, msgspec.Meta(**limits.BRANCHES.keywords())]
     placement: Peer | None
     num_top_logprobs: Annotated[int, msgspec.Meta(**limits.NUM_TOP_LOGPROBS.keywords())] | None
     deadline_seconds: Seconds
-    settled: Annotated[tuple[UInt32, ...], msgspec.Meta(max_length=1_000_000)] = ()
+    settled: Annotated[tuple[UInt32, ...], msgspec.Meta(**limits.SETTLED_TOKENS.lengths())] = ()
 
 
 class Accepted(Message, frozen=True, tag=2, kw_only=True):
@@ -123,6 +129,9 @@ class Refused(Message, frozen=True, tag=3, kw_only=True):
     reason: Reason
     field: Name = ""
     retry_after_seconds: Seconds | None = None
+
+    def __post_init__(self) -> None:
+        _show(self, reason=MAX_REASON_CHARACTERS, field=MAX_NAME_CHARACTERS)
 
 
 class Ready(Message, frozen=True, tag=4, kw_only=True):
@@ -169,22 +178,25 @@ class Target(Message, frozen=True, tag=6):
     """Fixed tokens from `position` on. A detail is None where the token was settled early or degraded."""
 
     position: Position
-    tokens: Annotated[tuple[UInt32, ...], msgspec.Meta(min_length=1, max_length=1_000_000)]
-    details: Annotated[tuple[TargetDetail | None, ...], msgspec.Meta(max_length=1_000_000)]
+    tokens: Annotated[tuple[UInt32, ...], msgspec.Meta(**limits.TARGET_TOKENS.lengths())]
+    details: Annotated[tuple[TargetDetail | None, ...], msgspec.Meta(max_length=int(limits.TARGET_TOKENS.high))]
 
 
 class MoveRequest(Message, frozen=True, tag=7):
     """Asks the aggregator to hand over to `placement`."""
 
     placement: Peer
-    reason: Annotated[str, msgspec.Meta(max_length=500)]
+    reason: Annotated[str, msgspec.Meta(max_length=MAX_MOVE_REASON_CHARACTERS)]
+
+    def __post_init__(self) -> None:
+        _show(self, reason=MAX_MOVE_REASON_CHARACTERS)
 
 
 class Handover(Message, frozen=True, tag=8):
-    """The aggregator gives the authority away, with its own live frames from `position` on."""
+    """The aggregator gives the authority away, with the first of its own live frames from `position` on."""
 
     position: Position
-    drafts: Annotated[tuple[Draft, ...], msgspec.Meta(max_length=16_384)]
+    drafts: Annotated[tuple[Draft, ...], msgspec.Meta(**limits.HANDED_DRAFTS.lengths())]
 
 
 class Resume(Message, frozen=True, tag=9, kw_only=True):
@@ -208,6 +220,9 @@ class DocumentShare(msgspec.Struct, frozen=True, array_like=True, forbid_unknown
     document_id: Name
     share: Share
 
+    def __post_init__(self) -> None:
+        _show(self, document_id=MAX_NAME_CHARACTERS)
+
 
 class Counters(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, kw_only=True):
     """One peer's counts over an answer; positions are those at which its own frame was made in time."""
@@ -224,7 +239,7 @@ class Finish(Message, frozen=True, tag=10, kw_only=True):
 
     reason: FinishReason
     counters: Counters
-    documents: Annotated[tuple[DocumentShare, ...], msgspec.Meta(max_length=1000)] = ()
+    documents: Annotated[tuple[DocumentShare, ...], msgspec.Meta(**limits.NAMED_DOCUMENTS.lengths())] = ()
 
 
 class Failure(Message, frozen=True, tag=11, kw_only=True):
@@ -232,6 +247,9 @@ class Failure(Message, frozen=True, tag=11, kw_only=True):
 
     reason: Reason
     field: Name = ""
+
+    def __post_init__(self) -> None:
+        _show(self, reason=MAX_REASON_CHARACTERS, field=MAX_NAME_CHARACTERS)
 
 
 class Probe(Message, frozen=True, tag=12):
@@ -272,11 +290,11 @@ def require_known(vocabulary: Vocabulary, tokens: Iterable[int], *, field: str) 
     """Refuse token ids that the vocabulary does not have.
 
     Raises:
-        PeerError: names the first one and `field`.
+        PeerError: names the largest one and `field`.
     """
-    for token in tokens:
-        if token >= len(vocabulary):
-            raise PeerError(f"token {token} is beyond the vocabulary", field=field)
+    largest = max(tokens, default=0)
+    if largest >= len(vocabulary):
+        raise PeerError(f"token {largest} is beyond the vocabulary of {len(vocabulary)}", field=field)
 
 
 def require_same(ours: Fingerprint, theirs: Fingerprint) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from dragon_core import limits
 from dragon_core.mixture import peer_shares
 from dragon_core.types import Peer
 
@@ -11,10 +12,23 @@ PRIOR_AGREEMENT = 0.6
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PlacementInputs:
-    """What a Ready message says of a peer; `constant_weight_level` None where the rule's weight changes."""
+    """What a Ready message says of a peer; `constant_weight_level` None where the rule's weight changes.
+
+    A step, and a round trip, that take longer than an end believes count as the longest that it does.
+    """
 
     constant_weight_level: int | None
     decode_seconds: float
+
+
+def believed_decode_seconds(told_seconds: float) -> float:
+    """What both ends compute with, and an end waits for."""
+    return min(told_seconds, limits.MAX_DECODE_SECONDS)
+
+
+def believed_rtt_seconds(told_seconds: float) -> float:
+    """What both ends compute with."""
+    return min(told_seconds, limits.MAX_RTT_SECONDS)
 
 
 def hit_rate_prior(share: float) -> float:
@@ -51,10 +65,10 @@ def initial_placement(
     if opener.constant_weight_level is not None and other.constant_weight_level is not None:
         shares = peer_shares(opener.constant_weight_level, other.constant_weight_level)
     saving = saving_of_moving(
-        decode_here=opener.decode_seconds,
-        decode_there=other.decode_seconds,
+        decode_here=believed_decode_seconds(opener.decode_seconds),
+        decode_there=believed_decode_seconds(other.decode_seconds),
         hit_rate_here=hit_rate_prior(shares[0]),
         hit_rate_there=hit_rate_prior(shares[1]),
-        rtt_seconds=rtt_seconds,
+        rtt_seconds=believed_rtt_seconds(rtt_seconds),
     )
     return Peer.OTHER if saving >= 0 else Peer.OPENER

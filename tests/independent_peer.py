@@ -265,27 +265,27 @@ ALIASES = {
     "weight": "int -10240000 10240000",
     "seconds": "real 0 86400",
     "name": "text 0 200",
-    "stop": "text 1 1000",
+    "stop": "text 1 128",
     "logprobs": "int 0 20",
     "peer": "opener/other",
 }
 LAYOUTS = {
     "Envelope": "term u32 | sequence u64 | sent_ms u64 | echo_ms u64? | hold_ms u32 | message Message",
     "1": "version u32 | fingerprint Fingerprint | messages [Turn] 1 1000 | temperature real 0 10 | top_k u32"
-    " | min_p real 0 1 | top_p real 5e-324 1 | seed u64 | max_tokens int 1 1000000 | stop [stop] 0 16"
-    " | coupling shared_noise/independent | window int 1 1024 | branches int 1 16 | placement peer?"
-    " | num_top_logprobs logprobs? | deadline_seconds seconds | settled [u32] 0 1000000 = []",
+    " | min_p real 0 1 | top_p real 5e-324 1 | seed u64 | max_tokens int 1 1000000 | stop [stop] 0 4"
+    " | coupling shared_noise/independent | window int 1 256 | branches int 1 16 | placement peer?"
+    " | num_top_logprobs logprobs? | deadline_seconds seconds | settled [u32] 0 16384 = []",
     "2": "replica name | prefill_deadline_seconds seconds",
     "3": 'reason text 0 2000 | field name = "" | retry_after_seconds seconds? = null',
     "4": "num_contexts u32 | constant_weight_level weight? | decode_seconds seconds | rtt_seconds seconds? = null",
     "5": "id u32 | parent u32? | via u32? | position position | weight_level weight? | dropped mass"
     " | distribution binary 0 16384",
-    "6": "position position | tokens [u32] 1 1000000 | details [Detail?] 0 1000000",
+    "6": "position position | tokens [u32] 1 32 | details [Detail?] 0 32",
     "7": "placement peer | reason text 0 500",
-    "8": "position position | drafts [5] 0 16384",
+    "8": "position position | drafts [5] 0 32",
     "9": "next_position position | last_sequence u64 | aggregator peer? | term_position position = 0"
     " | mix_position position? = null",
-    "10": "reason stop/length/cancelled/error | counters Counters | documents [Document] 0 1000 = []",
+    "10": "reason stop/length/cancelled/error | counters Counters | documents [Document] 0 64 = []",
     "11": 'reason text 0 2000 | field name = ""',
     "12": "",
     "Fingerprint": "vocabulary name | template name | embedding name | embedding_dimension u32"
@@ -407,11 +407,12 @@ def saving(case: Mapping[str, Any]) -> float:
     levels = {peer: case[peer]["constant_weight_level"] for peer in ("opener", "other")}
     h = {"opener": 0.5, "other": 0.5} if None in levels.values() else shares(levels["opener"], levels["other"])
     a = {peer: value + 0.6 * (1 - value) for peer, value in h.items()}
-    c = {peer: case[peer]["decode_seconds"] for peer in h}
+    c = {peer: min(1.0, case[peer]["decode_seconds"]) for peer in h}
+    rtt = min(2.0, case["rtt_seconds"] or 0.0)
 
     def z(here: str, there: str) -> float:
         m = max(c[here], c[there])
-        return float(m + (1 - a[there]) * (max(c[here], c[there] + (case["rtt_seconds"] or 0.0)) - m))
+        return float(m + (1 - a[there]) * (max(c[here], c[there] + rtt) - m))
 
     return z("opener", "other") - z("other", "opener")
 

@@ -94,7 +94,7 @@ def resync(end: End) -> tuple[Sent, ...]:
 
 
 def live_frames(end: End) -> tuple[Sent, ...]:
-    return () if end.is_aggregating else (("Draft",),) * end.num_frames
+    return () if end.is_aggregating else (("Draft",),) * min(64, end.num_frames)
 
 
 def on_resume(end: End, resume: Mapping[str, Any], *, term: int) -> Followed:
@@ -105,7 +105,8 @@ def on_resume(end: End, resume: Mapping[str, Any], *, term: int) -> Followed:
     acts: tuple[str, ...] = ()
     sent: tuple[Sent, ...] = ()
     if resume["next_position"] < end.next_position:
-        acts, sent = ("send a Target",), (("Target", resume["next_position"]),)
+        starts = range(resume["next_position"], end.next_position, 32)[:32]
+        acts, sent = ("send a Target",), tuple(("Target", start) for start in starts)
     if resume["next_position"] > end.next_position and end.is_aggregating:
         return refused(end, "next_position")
     if is_takeover_due(end, resume):

@@ -10,23 +10,30 @@ from typing import Annotated, Literal, TypeVar
 import msgspec
 
 from dragon_core import limits
-from dragon_core.errors import PeerError
+from dragon_core.errors import PeerError, shown
 from dragon_core.types import CouplingKind, Weighting
 
 FLEET_VERSION = 1
 MAX_MESSAGE_BYTES = 16 * 1024
 """A certificate with its authority's is the largest of them and has about 2,000 bytes."""
 
-Text = Annotated[str, msgspec.Meta(max_length=500)]
-Short = Annotated[str, msgspec.Meta(max_length=128)]
+MAX_TEXT_CHARACTERS, MAX_SHORT_CHARACTERS = 500, 128
+Text = Annotated[str, msgspec.Meta(max_length=MAX_TEXT_CHARACTERS)]
+Short = Annotated[str, msgspec.Meta(max_length=MAX_SHORT_CHARACTERS)]
 MAX_PEM_CHARACTERS = 8192
 Pem = Annotated[str, msgspec.Meta(max_length=MAX_PEM_CHARACTERS)]
 Rate = Annotated[float, msgspec.Meta(ge=0, le=1)]
 Seconds = Annotated[float, msgspec.Meta(**limits.SECONDS.keywords())]
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
-Nonce = Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{32}$")]
-Version = Annotated[str, msgspec.Meta(pattern="^([0-9a-f]{16})?$")]
+Nonce = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{32}\Z")]
+Version = Annotated[str, msgspec.Meta(pattern=r"^([0-9a-f]{16})?\Z")]
 Side = Literal["edge", "cloud"]
+
+
+def _show(message: msgspec.Struct, **max_characters: int) -> None:
+    """Make texts of a message safe to show, whoever wrote them: this is where they come in, and go out."""
+    for name, most in max_characters.items():
+        msgspec.structs.force_setattr(message, name, shown(getattr(message, name), max_characters=most))
 
 
 class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True, kw_only=True):
@@ -40,8 +47,8 @@ class SamplingDefaults(msgspec.Struct, frozen=True, forbid_unknown_fields=True, 
 class DeviceModel(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A GGUF file and its digest."""
 
-    url: Annotated[str, msgspec.Meta(pattern="^https?://[^/]+/.+", max_length=2048)]
-    sha256: Annotated[str, msgspec.Meta(pattern="^[0-9a-f]{64}$")]
+    url: Annotated[str, msgspec.Meta(pattern=r"^https?://[^/\s]+/.+\Z", max_length=2048)]
+    sha256: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
 
 
 class Aggregation(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -107,6 +114,10 @@ class Reported(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=
     certificate_serial: Short = ""
     certificate_expires: Count = 0
 
+    def __post_init__(self) -> None:
+        short = ("daemon_version", "model", "vocabulary", "certificate_serial")
+        _show(self, error=MAX_TEXT_CHARACTERS, **dict.fromkeys(short, MAX_SHORT_CHARACTERS))
+
 
 class LinkReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The heartbeat: what a device measured, None where nothing was. Counts are since the daemon's start."""
@@ -123,6 +134,9 @@ class LinkReport(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_onl
     answers: Count = 0
     tokens: Count = 0
     degraded_answers: Count = 0
+
+    def __post_init__(self) -> None:
+        _show(self, placement_reason=MAX_SHORT_CHARACTERS)
 
 
 class CertificateRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -158,6 +172,9 @@ class CertificateResponse(msgspec.Struct, frozen=True, forbid_unknown_fields=Tru
     """Of the request that was answered."""
     token_digest: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """Of the secret it was answered for; empty for a renewal."""
+
+    def __post_init__(self) -> None:
+        _show(self, reason=MAX_TEXT_CHARACTERS)
 
 
 Message = Presence | Desired | Reported | LinkReport | CertificateRequest | CertificateResponse

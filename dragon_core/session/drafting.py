@@ -71,6 +71,14 @@ class Drafting:
             self._pace.note(is_hit=is_hit, waited_seconds=now - frame.made_at)
         self.tree.advance(token)
 
+    def follow(self, tokens: Sequence[int], *, now: float) -> None:
+        """Take many targets, most of which nobody drafted."""
+        for count, token in enumerate(tokens):
+            if self.tree.current_made is None:
+                self.tree.follow(tokens[count:])
+                return
+            self.advance(token, now=now)
+
     def extend(self, *, now: float, rtt_seconds: float | None) -> float | None:
         """Continue every leaf that may be: inside the window, where waiting for the target would cost more.
 

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from dragon_core import codec
+from dragon_core import codec, limits
 from dragon_core.drafts import OwnFrame
 from dragon_core.messages import (
     MAX_REASON_CHARACTERS,
@@ -13,7 +13,8 @@ from dragon_core.messages import (
     FinishReason,
     Open,
 )
-from dragon_core.session.answer import Answer
+from dragon_core.placement import believed_decode_seconds
+from dragon_core.session.answer import Answer, without_distribution
 from dragon_core.session.contact import Contact
 from dragon_core.session.ending import Ending
 from dragon_core.session.events import Closed, Effect, Fault, Send, SendOpen
@@ -28,6 +29,8 @@ from dragon_core.types import Peer
 
 FRAMES_SLACK = 8
 """Frames in flight past W * B while the two ends' targets differ by a round trip."""
+MAX_REPEATED_FRAMES = 64
+"""Of those that are sent in one go, at 0.02 ms each. What is missing still is asked for again."""
 
 
 class SessionEnd:
@@ -79,6 +82,11 @@ class SessionEnd:
         self.lifecycle.require_may_be_sent(message)
         self.act(Send(self.contact.wire.seal(message, term=self.term.number, now=self.now)))
 
+    @property
+    def can_ask(self) -> bool:
+        """Whether an Open can say where we are: a longer answer is finished alone."""
+        return self.answer.next_position <= limits.SETTLED_TOKENS.high
+
     def send_open(self) -> None:
         """Ask any replica. A repeated Open begins a new term, so that only the replica that took it is heard."""
         if self.contact.num_opens > 0:
@@ -93,9 +101,10 @@ class SessionEnd:
 
     @property
     def slower_decode_seconds(self) -> float:
-        """One step of the slower model, as far as it is known."""
+        """One step of the slower model, as far as it is known and believed."""
         known = (self.contact.ready, None if self.ours is None else self.ours.ready)
-        return max((ready.decode_seconds for ready in known if ready is not None), default=0.0)
+        slower = max((ready.decode_seconds for ready in known if ready is not None), default=0.0)
+        return believed_decode_seconds(slower)
 
     def stall_seconds(self) -> float:
         """How long nothing may be settled before that is a failure."""
@@ -109,18 +118,31 @@ class SessionEnd:
                 self.timers.set(Timer.STALL, self.now + self.stall_seconds())
 
     @property
+    def is_private(self) -> bool:
+        """Whether what we think of any token stays here: an opener pinned as the aggregator shows the tokens alone.
+
+        Also before the other is ready. The other end has no such wish: where the opener went on alone, its frames are
+        wanted again.
+        """
+        return self.request.placement is self.us is Peer.OPENER
+
+    def send_targets(self, *, since: int) -> None:
+        """Tell the other end what was fixed from this position on."""
+        for target in self.answer.targets_from(since):
+            self.send(without_distribution(target) if self.is_private else target)
+
+    @property
     def is_publishing(self) -> bool:
         """Whether our frames are sent."""
-        # An opener pinned as the aggregator never publishes, also before the other is ready: the pin is its privacy.
-        # The other end has no such wish: where the opener went on alone, its frames are wanted again.
-        is_pinned_here = self.request.placement is self.us is Peer.OPENER
-        return self.contact.is_bound and self.ours is not None and not self.settling.is_ours and not is_pinned_here
+        is_away = self.ours is not None and not self.settling.is_ours
+        return self.contact.is_bound and is_away and not self.is_private
 
     def live_drafts(self) -> tuple[Draft, ...]:
-        """Our made frames from the next position on, parents first."""
+        """Our made frames from the next position on, parents first; the nearest ones if there are very many."""
         if self.ours is None:
             return ()
-        return tuple(self._draft_of(self.ours, frame) for frame in self.ours.drafting.tree.live_frames())
+        frames = sorted(self.ours.drafting.tree.live_frames(), key=lambda frame: frame.position)
+        return tuple(self._draft_of(self.ours, frame) for frame in frames[:MAX_REPEATED_FRAMES])
 
     def send_frame(self, frame: OwnFrame) -> None:
         """Publish one frame, if we publish."""

@@ -212,8 +212,8 @@ def _on_time(end: SessionEnd) -> None:
                 recovery.nudge(end)
             case Timer.RETRY:
                 recovery.on_retry(end)
-            case Timer.MIX | Timer.DRAFT:
-                pass  # both only ask for another look
+            case Timer.MIX | Timer.DRAFT | Timer.SETTLE:
+                pass  # they only ask for another look
             case _:
                 assert_never(timer)
         if end.state is State.CLOSED:

@@ -28,6 +28,8 @@ class Timer(enum.IntEnum):
     """The other's frames are waited for no longer."""
     DRAFT = enum.auto()
     """Guessing is worth more than waiting by now."""
+    SETTLE = enum.auto()
+    """More can be fixed than is fixed in one go."""
 
 
 class Timers:

@@ -81,8 +81,9 @@ def require_answerable(settings: SessionSettings, message: Open) -> None:
         raise PeerError(f"protocol version {message.version}; here {PROTOCOL_VERSION}", field="version")
     require_same(settings.fingerprint, message.fingerprint)
     require_known(settings.vocabulary, message.settled, field="settled")
-    if len(message.settled) > message.max_tokens:
-        raise PeerError(f"{len(message.settled)} tokens are settled of at most {message.max_tokens}", field="settled")
+    num_settled = len(message.settled)
+    if num_settled >= message.max_tokens or not settings.vocabulary.end_ids.isdisjoint(message.settled):
+        raise PeerError(f"an answer that has ended: {num_settled} of {message.max_tokens} tokens", field="settled")
 
 
 def _refused(reason: str, field: str, retry_after_seconds: float | None) -> Refused:

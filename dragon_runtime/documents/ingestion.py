@@ -13,9 +13,9 @@ from typing import Protocol, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from dragon_core.errors import DocumentError, DragonError, StoreError
+from dragon_core.errors import DocumentError, DragonError, StoreError, shown
 from dragon_runtime.documents.registry import DocumentRegistry
-from dragon_runtime.documents.service import Added, DocumentPage, IngestionState, StoredDocument
+from dragon_runtime.documents.service import MAX_NAME_CHARACTERS, Added, DocumentPage, IngestionState, StoredDocument
 from dragon_runtime.documents.text import MEDIA_TYPES, document_id, media_type_of, passages_of, text_of
 from dragon_runtime.interfaces import Embedder, Passage
 from dragon_runtime.process.tasks import end_tasks, wait_at_most
@@ -67,6 +67,7 @@ class Ingestion:
 
     async def add(self, content: bytes, *, name: str, media_type: str) -> Added:
         """Take a document; when this returns it survives a crash. See `DocumentService`."""
+        name, media_type = shown(name, max_characters=MAX_NAME_CHARACTERS), shown(media_type)
         if not content:
             raise DocumentError(f"{name}: the document is empty")
         kind = media_type_of(name, content, given=media_type)
@@ -89,8 +90,8 @@ class Ingestion:
     async def page(self, *, after: str | None, limit: int) -> DocumentPage:
         """Documents in the order in which they were added; see `DocumentService`."""
         found = await self._on_disk(lambda: self._registry.page(after=after, limit=limit + 1))
-        shown = tuple(self._with_progress(document) for document in found[:limit])
-        return DocumentPage(shown, shown[-1].document_id if len(found) > limit else None)
+        page = tuple(self._with_progress(document) for document in found[:limit])
+        return DocumentPage(page, page[-1].document_id if len(found) > limit else None)
 
     async def get(self, document_id: str) -> StoredDocument | None:
         """One document with its progress."""
@@ -181,7 +182,7 @@ class Ingestion:
         except StoreError as error:
             # The content is kept: once there is room or the store is back it goes on.
             logger.warning("document %s waits: %s", key, error)
-            self._problems[key] = f"it waits: {error}"
+            self._problems[key] = shown(f"it waits: {error}")
             self._try_again_later()
         except DragonError as error:
             await self._fail(key, str(error))
@@ -194,6 +195,7 @@ class Ingestion:
                 self._changed.notify_all()
 
     async def _fail(self, key: str, reason: str) -> None:
+        reason = shown(reason)
         logger.warning("document %s cannot be ingested: %s", key, reason)
         await self._on_disk(lambda: self._registry.fail(key, reason))
 

@@ -6,6 +6,8 @@ from typing import Protocol
 
 from dragon_runtime.interfaces import Passage
 
+MAX_NAME_CHARACTERS = 255
+
 
 class IngestionState(enum.StrEnum):
     """How far a document has come."""

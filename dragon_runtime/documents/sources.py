@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO, cast
 
-from dragon_core.errors import DocumentError
+from dragon_core.errors import DocumentError, shown
 from dragon_runtime.documents.text import MEDIA_TYPES
 
 MIB = 1024 * 1024
@@ -45,6 +45,9 @@ class FoundDocument:
     content: bytes
     media_type: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown(self.name))
+
 
 @dataclass(frozen=True, slots=True)
 class SkippedDocument:
@@ -52,6 +55,9 @@ class SkippedDocument:
 
     name: str
     reason: str
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "name", shown(self.name))
 
 
 Found = FoundDocument | SkippedDocument
@@ -67,17 +73,17 @@ def documents_in(
     Raises:
         DocumentError: there is no such path, or an archive is damaged or larger than the limits allow.
     """
-    shown = name or path.name
+    called = shown(name or path.name)
     kind = media_type.split(";", maxsplit=1)[0].strip().lower()
-    suffixes = f"{shown}{ARCHIVE_TYPES.get(kind, '')}".lower()
+    suffixes = f"{called}{ARCHIVE_TYPES.get(kind, '')}".lower()
     if path.is_dir():
         yield from _in_folder(path, limits)
     elif suffixes.endswith(".zip"):
-        yield from _in_zip(path, shown, limits)
+        yield from _in_zip(path, called, limits)
     elif suffixes.endswith(TAR_SUFFIXES):
-        yield from _in_tar(path, shown, limits)
+        yield from _in_tar(path, called, limits)
     elif path.is_file():
-        yield _of_file(path, shown, media_type, limits)
+        yield _of_file(path, called, media_type, limits)
     else:
         raise DocumentError(f"{path}: there is no such file or folder")
 
@@ -103,8 +109,8 @@ def _read(file: IO[bytes], name: str, limits: ReadingLimits, media_type: str = "
     return FoundDocument(name, content, media_type)
 
 
-def _in_tar(path: Path, shown: str, limits: ReadingLimits) -> Iterator[Found]:
-    bounds = _Bounds(shown, limits)
+def _in_tar(path: Path, called: str, limits: ReadingLimits) -> Iterator[Found]:
+    bounds = _Bounds(called, limits)
     try:
         with _unpacked(path) as unpacked, tarfile.open(fileobj=_bounded(unpacked, limits), mode="r:") as archive:
             for member in archive:
@@ -116,7 +122,7 @@ def _in_tar(path: Path, shown: str, limits: ReadingLimits) -> Iterator[Found]:
                 elif (file := archive.extractfile(member)) is not None:
                     yield _read(file, _name(member.name), limits)
     except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        raise DocumentError(f"{shown}: the archive cannot be read: {error}") from error
+        raise DocumentError(f"{called}: the archive cannot be read: {error}") from error
 
 
 def _unpacked(path: Path) -> gzip.GzipFile | io.BufferedReader:
@@ -151,8 +157,8 @@ class _BoundedReader:
         """The file belongs to who opened it."""
 
 
-def _in_zip(path: Path, shown: str, limits: ReadingLimits) -> Iterator[Found]:
-    bounds = _Bounds(shown, limits)
+def _in_zip(path: Path, called: str, limits: ReadingLimits) -> Iterator[Found]:
+    bounds = _Bounds(called, limits)
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -166,14 +172,14 @@ def _in_zip(path: Path, shown: str, limits: ReadingLimits) -> Iterator[Found]:
                 with archive.open(member) as file:
                     yield _read(file, _name(member.filename), limits)
     except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, zlib.error) as error:
-        raise DocumentError(f"{shown}: the archive cannot be read: {error}") from error
+        raise DocumentError(f"{called}: the archive cannot be read: {error}") from error
 
 
 class _Bounds:
     """Counts what an archive holds, and refuses too much of it."""
 
-    def __init__(self, shown: str, limits: ReadingLimits) -> None:
-        self._shown, self._limits = shown, limits
+    def __init__(self, called: str, limits: ReadingLimits) -> None:
+        self._called, self._limits = called, limits
         self._num_files = self._num_bytes = 0
 
     def count(self, num_bytes: int) -> None:
@@ -181,9 +187,9 @@ class _Bounds:
         self._num_files += 1
         self._num_bytes += num_bytes
         if self._num_files > self._limits.archive_files:
-            raise DocumentError(f"{self._shown} holds more than {self._limits.archive_files} files: split it")
+            raise DocumentError(f"{self._called} holds more than {self._limits.archive_files} files: split it")
         if self._num_bytes > self._limits.archive_bytes:
-            raise DocumentError(f"{self._shown} unpacks to more than {self._limits.archive_bytes} bytes: split it")
+            raise DocumentError(f"{self._called} unpacks to more than {self._limits.archive_bytes} bytes: split it")
 
 
 def _is_document(name: str) -> bool:

@@ -51,7 +51,7 @@ class PlannedBranches:
             return f"an empty feed to branch {branch}, which holds {length} tokens"
         if ticket < 0:
             return f"a ticket of {ticket}: they begin at 0"
-        if any(not 0 <= token < self._num_vocabulary for token in tokens):
+        if tokens and not 0 <= min(tokens) <= max(tokens) < self._num_vocabulary:
             return f"a token beyond the vocabulary of {self._num_vocabulary}"
         if length + len(tokens) > self._max_tokens:
             return f"an answer of more than {self._max_tokens} tokens"

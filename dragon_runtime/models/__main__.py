@@ -17,7 +17,7 @@ from dragon_runtime.models.object_store import SCHEME as OBJECT_STORE
 from dragon_runtime.models.object_store import signed_address
 from dragon_runtime.models.resolving import require_digest, resolve_model
 from dragon_runtime.models.termination import leave_word
-from dragon_runtime.process.logs import without_secrets
+from dragon_runtime.process.logs import SafeToWrite
 from dragon_runtime.redaction import redacted
 from dragon_runtime.settings.groups import ModelSettings, read_secret
 
@@ -36,7 +36,7 @@ def main() -> None:
     """Put a model into a folder as model.gguf: fetched and checked, or a link to a file on a mounted volume."""
     given = _arguments()
     handler = logging.StreamHandler(sys.stdout)
-    handler.addFilter(without_secrets)
+    handler.addFilter(SafeToWrite())
     logging.basicConfig(level=logging.INFO, format="%(message)s", handlers=[handler])
     # It logs addresses, and those it is redirected to may carry credentials.
     logging.getLogger("httpx").setLevel(logging.WARNING)

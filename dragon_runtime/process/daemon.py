@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from dragon_core.errors import DragonError
+from dragon_core.errors import DragonError, shown_lines
 from dragon_runtime.process.logs import set_up_logging
 from dragon_runtime.redaction import redacted
 from dragon_runtime.settings import LogSettings, SettingsGroup, load_settings
@@ -30,7 +30,7 @@ def run_daemon(
         set_up_logging(log_of(settings))
         asyncio.run(_run_until_signal(lambda stopped: run(settings, stopped)))
     except DragonError as error:
-        sys.stderr.write(f"{program}: {redacted(str(error))}\n")
+        sys.stderr.write(f"{program}: {shown_lines(redacted(str(error)))}\n")
         return 1
     return 0
 

@@ -12,14 +12,14 @@ from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse
 
-from dragon_runtime.documents.service import DocumentService, StoredDocument
+from dragon_runtime.documents.service import MAX_NAME_CHARACTERS, DocumentService, StoredDocument
 from edge_daemon.api.completion import Body
 from edge_daemon.api.errors import ApiError
 from edge_daemon.api.schemas import SearchRequest
 from edge_daemon.api.security import too_large
 from edge_daemon.settings import ApiSettings
 
-MAX_NAME_CHARACTERS = 255
+INVISIBLE = frozenset({"Cc", "Cf", "Cn", "Co", "Cs", "Zl", "Zp"})
 UPLOAD_SCHEMA: dict[str, Any] = {
     "requestBody": {
         "required": True,
@@ -156,9 +156,9 @@ def _bad_body(reason: str) -> ApiError:
 
 
 def _name_of(file: UploadFile) -> str:
-    """The name without folders and without characters that steer a terminal or hide its end; shown, never opened."""
+    """The name without folders and without characters that cannot be seen; shown, never opened."""
     name = PurePosixPath((file.filename or "").replace("\\", "/")).name
-    name = "".join(letter for letter in name if not unicodedata.category(letter).startswith("C"))
+    name = "".join(letter for letter in name if unicodedata.category(letter) not in INVISIBLE)
     name = name[-MAX_NAME_CHARACTERS:]
     if not name.strip(". "):
         raise _bad_body("the file has no name")

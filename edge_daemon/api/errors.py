@@ -23,6 +23,7 @@ from dragon_core.errors import (
     RetryableError,
     StoreError,
     StoreFullError,
+    shown,
 )
 from edge_daemon.answers import ConversationError
 
@@ -54,7 +55,9 @@ class Problem:
     @property
     def body(self) -> dict[str, Any]:
         kind = "server_error" if self.status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
-        return {"error": {"message": self.message, "type": kind, "param": self.param, "code": self.code}}
+        param = None if self.param is None else shown(self.param)
+        # A browser's form, a header, a path, a model server: there are many ways into a message.
+        return {"error": {"message": shown(self.message), "type": kind, "param": param, "code": self.code}}
 
     def response(self) -> JSONResponse:
         return JSONResponse(self.body, status_code=self.status, headers=self.headers)

@@ -15,7 +15,6 @@ from edge_daemon.answers import AnswerMode, AnswerRequest, RequestDefaults
 SEED_BITS = 53
 """A seed that we draw is reported with the answer, and JSON readers keep 53 bits of a number."""
 UINT64_MASK = 2**64 - 1
-MAX_STOP_CHARACTERS = 1000
 
 
 def _only(*neutral: object) -> Callable[[Any], Any]:
@@ -144,9 +143,9 @@ class ChatCompletionRequest(UnsupportedParameters):
         default=None, strict=True
     )
     stop: Annotated[
-        list[Annotated[str, Field(min_length=1, max_length=MAX_STOP_CHARACTERS)]],
+        list[Annotated[str, Field(**limits.STOP_CHARACTERS.lengths())]],
         BeforeValidator(_listed),
-        Field(max_length=4),
+        Field(**limits.NUM_STOPS.lengths()),
     ] = []
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Field(**limits.NUM_TOP_LOGPROBS.keywords())] | None = Field(default=None, strict=True)

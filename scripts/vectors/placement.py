@@ -22,11 +22,11 @@ def placement_case(
     )
     shares = (0.5, 0.5) if levels[0] is None or levels[1] is None else mixture.peer_shares(levels[0], levels[1])
     saving = placement.saving_of_moving(
-        decode_here=decode_seconds[0],
-        decode_there=decode_seconds[1],
+        decode_here=placement.believed_decode_seconds(decode_seconds[0]),
+        decode_there=placement.believed_decode_seconds(decode_seconds[1]),
         hit_rate_here=placement.hit_rate_prior(shares[0]),
         hit_rate_there=placement.hit_rate_prior(shares[1]),
-        rtt_seconds=rtt_seconds or 0.0,
+        rtt_seconds=placement.believed_rtt_seconds(rtt_seconds or 0.0),
     )
     aggregator = placement.initial_placement(opener, other, rtt_seconds=rtt_seconds or 0.0, pinned=pinned)
     case = {"name": name, "opener": ready[0], "other": ready[1], "rtt_seconds": rtt_seconds, "placement": pinned}
@@ -48,6 +48,9 @@ def build() -> Case:
             placement_case("a slower opener within the way, weighing a little less", (-100, 300), (0.03, 0.02), 0.05),
             placement_case("a slower opener within the way, weighing more", (700, -300), (0.03, 0.02), 0.05),
             placement_case("no round trip known: a tie", (2048, 6349), (0.02, 0.01), None),
+            placement_case("a step of a day counts as one second", unknown, (0.9, 86_400.0), 0.5),
+            placement_case("steps of a day are equal: a tie", unknown, (3_600.0, 86_400.0), 0.5),
+            placement_case("a round trip of a day counts as two seconds", (2048, 6349), (0.9, 0.02), 86_400.0),
             placement_case("kept at the opener", (6349, 2048), (0.014, 0.014), 0.3, Peer.OPENER),
             placement_case("kept at the other", (2048, 6349), (0.014, 0.014), 0.3, Peer.OTHER),
         ],

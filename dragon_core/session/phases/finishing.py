@@ -14,7 +14,7 @@ def finish(end: SessionEnd) -> None:
     if reason is None or end.state is State.FINISHING:
         return
     end.lifecycle.go(State.FINISHING)
-    end.timers.stop(Timer.STALL, Timer.NUDGE, Timer.DRAFT, Timer.MIX, Timer.RETRY, Timer.ACCEPT, Timer.PREFILL)
+    end.timers.stop(*(timer for timer in Timer if timer not in (Timer.DEADLINE, Timer.IDLE, Timer.FINISH)))
     if not end.contact.is_bound:
         end.close(reason)
         return

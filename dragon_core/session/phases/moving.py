@@ -1,5 +1,6 @@
 """How the authority over targets moves: the aggregator alone acts, by handing over."""
 
+from dragon_core import limits
 from dragon_core.errors import PeerError
 from dragon_core.messages import Handover, MoveRequest
 from dragon_core.session.end import SessionEnd
@@ -44,7 +45,10 @@ def on_move_request(end: SessionEnd, placement: Peer) -> None:
 
 
 def hand_over(end: SessionEnd) -> None:
+    most = int(limits.HANDED_DRAFTS.high)
     drafts = end.live_drafts()
     end.settling.give_to(end.us.opposite)
-    end.send(Handover(end.answer.next_position, drafts))
+    end.send(Handover(end.answer.next_position, drafts[:most]))
     end.contact.handover_sequence = end.contact.wire.last_sent
+    for draft in drafts[most:]:
+        end.send(draft)

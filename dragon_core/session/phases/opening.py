@@ -1,10 +1,11 @@
 """How a session begins: Open, Accepted or Refused, Ready at both ends, and where the authority lies."""
 
-from itertools import takewhile
+from collections.abc import Sequence
 
 from dragon_core.couplings.coupling import Coupling
 from dragon_core.couplings.making import make_coupling
 from dragon_core.errors import PeerError
+from dragon_core.limits import MAX_DEADLINE_SECONDS, MAX_RETRY_AFTER_SECONDS
 from dragon_core.messages import MAX_REASON_CHARACTERS, Accepted, Finish, FinishReason, Open, Ready, Refused
 from dragon_core.placement import PlacementInputs, initial_placement
 from dragon_core.session.contact import PeerReady
@@ -14,11 +15,10 @@ from dragon_core.session.events import Bind, EngineOpened, Fault, Prepare, Refus
 from dragon_core.session.lifecycle import State
 from dragon_core.session.ours import Ours
 from dragon_core.session.phases.recovery import cut_back, hear, resync, retry_later, take_over
-from dragon_core.session.phases.tokens import fix
-from dragon_core.session.settling import Fixed
+from dragon_core.session.phases.tokens import follow
 from dragon_core.session.timers import Timer
 from dragon_core.session.unopened import require_answerable
-from dragon_core.types import Peer, Settled
+from dragon_core.types import Peer
 
 
 def ask(end: SessionEnd) -> None:
@@ -34,7 +34,7 @@ def ask(end: SessionEnd) -> None:
 def take(end: SessionEnd) -> None:
     """The other's first acts, when its Open can be answered."""
     end.lifecycle.go(State.PREPARING)
-    end.timers.set(Timer.DEADLINE, end.now + end.request.deadline_seconds)
+    end.timers.set(Timer.DEADLINE, end.now + min(end.request.deadline_seconds, MAX_DEADLINE_SECONDS))
     end.timers.set(Timer.IDLE, end.now + end.settings.limits.idle)
     if end.request.placement is Peer.OPENER:
         end.settling.give_to(Peer.OPENER)
@@ -53,19 +53,28 @@ def on_open(end: SessionEnd, message: Open, term: int) -> None:
         refuse(end, Refuse(Fault.THEIRS, str(error), error.field))
         return
     answer = end.answer
-    num_common = sum(
-        1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(answer.tokens, message.settled, strict=False))
-    )
+    num_common = _num_common(answer.tokens, message.settled)
     cut_back(end, num_common)
     if message.placement is Peer.OPENER:
         end.settling.give_to(Peer.OPENER)
-    for token in message.settled[num_common:]:
-        fix(end, Fixed(Settled(token=token), None, is_degraded=False))
+    follow(end, message.settled[num_common:])
     end.timers.stop(Timer.FINISH)
     if end.ours is not None and end.settling.aggregator is not None:
         end.lifecycle.go(State.RUNNING)
     accept(end)
     resync(end)
+
+
+def _num_common(ours: Sequence[int], theirs: Sequence[int]) -> int:
+    """Length of the longest common beginning, by halves: comparing is the interpreter's own loop."""
+    low, high = 0, min(len(ours), len(theirs))
+    while low < high:
+        middle = (low + high + 1) // 2
+        if list(ours[low:middle]) == list(theirs[low:middle]):
+            low = middle
+        else:
+            high = middle - 1
+    return low
 
 
 def accept(end: SessionEnd) -> None:
@@ -80,7 +89,8 @@ def on_accepted(end: SessionEnd, message: Accepted) -> None:
     end.term.hear()
     end.timers.stop(Timer.ACCEPT)
     end.act(Bind(message.replica))
-    end.timers.set(Timer.PREFILL, end.now + message.prefill_deadline_seconds)
+    most = end.settings.limits.prefill_deadline
+    end.timers.set(Timer.PREFILL, end.now + min(message.prefill_deadline_seconds, most))
     if end.state is State.OPENING:
         end.lifecycle.go(State.PREPARING)
     announce_ready(end)
@@ -95,7 +105,7 @@ def on_refused(end: SessionEnd, message: Refused) -> None:
     if end.settling.alone is None:
         take_over(end)
     place(end)
-    retry_later(end, at_least=message.retry_after_seconds)
+    retry_later(end, at_least=min(message.retry_after_seconds, MAX_RETRY_AFTER_SECONDS))
 
 
 def on_engine_opened(end: SessionEnd, event: EngineOpened) -> None:

@@ -54,7 +54,7 @@ def on_resume(end: SessionEnd, message: Resume, term: int) -> None:
         _follow(end, message, term)
         return
     if message.next_position < answer.next_position:
-        end.send(answer.target_from(message.next_position))
+        end.send_targets(since=message.next_position)
     if message.next_position > answer.next_position and settling.is_ours:
         raise PeerError(
             f"the other end resumes at {message.next_position}; {answer.next_position} are settled",
@@ -136,7 +136,7 @@ def on_retry(end: SessionEnd) -> None:
     if end.settling.is_unheard:
         if end.contact.is_bound and not end.contact.is_third_retry:
             resync(end)
-        else:
+        elif end.can_ask:
             end.send_open()
             end.timers.stop(Timer.ACCEPT)
     retry_later(end)

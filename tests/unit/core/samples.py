@@ -58,7 +58,7 @@ def opens(request: Open) -> list[AnyMessage]:
         {"settled": (0, 0, 0)},
         {"settled": (1,) * (request.max_tokens + 5)},
         {"placement": Peer.OPENER},
-        {"placement": Peer.OTHER, "window": 1024, "branches": 16},
+        {"placement": Peer.OTHER, "window": 256, "branches": 16},
         {"deadline_seconds": 0.0},
         {"temperature": 1e-300, "top_p": 1e-300, "min_p": 1.0, "top_k": LARGEST},
     ]
@@ -116,7 +116,7 @@ def targets(position: int) -> list[AnyMessage]:
         Target(position, (LARGEST,), (None,)),
         Target(position, (3,), (TargetDetail(1000, 2**31, 65_535, (TopToken(SIZE, -0.5),)),)),
         Target(position, (3,), ()),
-        Target(0, (3,) * (position + 40), (None,) * (position + 40)),
+        Target(0, (3,) * 32, (None,) * 32),
         Target(position, (0, 0, 0), (None, None, None)),
         Target(position + 1, (3,), (None,)),
         Target(FAR, (3,), (None,)),
@@ -129,7 +129,7 @@ def others(position: int) -> list[AnyMessage]:
     found += [Handover(at, drafts) for at in (0, position, position + 1, FAR) for drafts in ((), (plain,))]
     found.append(Handover(position, (Draft(7, None, None, position, None, 0, b"?"),)))
     found.append(
-        Handover(position, tuple(Draft(n, n - 1 if n else None, 3, position + n, None, 0, BODY) for n in range(60)))
+        Handover(position, tuple(Draft(n, n - 1 if n else None, 3, position + n, None, 0, BODY) for n in range(32)))
     )
     found += [
         Resume(
@@ -143,7 +143,7 @@ def others(position: int) -> list[AnyMessage]:
         for aggregator in (None, *Peer)
         for term_position in (0, FAR)
     ]
-    documents = (DocumentShare("d" * 200, 1000),) * 50
+    documents = (DocumentShare("d" * 200, 1000),) * 64
     counters = Counters(num_positions=0, num_hits=LARGEST, num_steps=LARGEST)
     found += [Finish(reason=reason, counters=counters, documents=documents) for reason in FinishReason]
     found += [Failure(reason="r" * 2000, field="f" * 200), Failure(reason=""), Probe()]

@@ -78,7 +78,7 @@ def test_what_both_ends_must_agree_on_is_taken_over(tmp_path: Path) -> None:
         (Configuration(aggregation=AGGREGATION), "branches 2 needs 14 sequences"),
         (Configuration(branches=16), "branches 16 needs 32 sequences .*num_sequences 8"),
         (Configuration(sampling=SamplingDefaults(max_tokens=2048)), "does not fit into model.context_length 2048"),
-        (Configuration(branches=4, window=1024), ""),
+        (Configuration(branches=4, window=256), ""),
     ],
 )
 def test_what_cannot_work_has_a_reason(tmp_path: Path, given: Configuration, reason: str) -> None:

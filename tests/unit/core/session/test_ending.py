@@ -2,6 +2,7 @@
 
 import codecs
 import itertools
+from dataclasses import dataclass
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,46 @@ VOCABULARY = Vocabulary(
 tokens = st.integers(2, len(TOKEN_BYTES) - 1)
 answers = st.lists(tokens | st.sampled_from((END, ALSO_END, 3, 4, 3, 4)), max_size=25)
 stops = st.lists(st.text("abé€", min_size=1, max_size=5), max_size=4).map(tuple)
+
+
+@dataclass
+class PlainEnding:
+    """The end rules as the page has them, at whatever cost: every stop string is looked for after every token."""
+
+    stop: tuple[bytes, ...]
+    max_tokens: int
+    num_tokens: int = 0
+    held: bytes = b""
+    reason: FinishReason | None = None
+
+    def push(self, token: int) -> bytes:
+        self.num_tokens += 1
+        if token in VOCABULARY.end_ids:
+            self.reason = FinishReason.STOP
+            return self.release(len(self.held))
+        self.held += TOKEN_BYTES[token]
+        if found := [at for text in self.stop if (at := self.held.find(text)) >= 0]:
+            self.reason = FinishReason.STOP
+            shown = self.release(min(found))
+            self.held = b""
+            return shown
+        if self.num_tokens >= self.max_tokens:
+            self.reason = FinishReason.LENGTH
+            return self.release(len(self.held))
+        begun = [length for text in self.stop for length in range(len(text)) if self.held.endswith(text[:length])]
+        return self.release(len(self.held) - max([0, self.unfinished(), *begun]))
+
+    def unfinished(self) -> int:
+        for length in range(1, min(3, len(self.held)) + 1):
+            lead = self.held[-length]
+            if not 0x80 <= lead < 0xC0:
+                needed = 2 if lead < 0xE0 else 3 if lead < 0xF0 else 4
+                return length if lead >= 0xC0 and length < needed else 0
+        return 0
+
+    def release(self, num_bytes: int) -> bytes:
+        shown, self.held = self.held[:num_bytes], self.held[num_bytes:]
+        return shown
 
 
 def whole_text(tokens: list[int]) -> bytes:
@@ -83,6 +124,32 @@ def test_the_answer_ends_and_is_shown_as_the_reference_says(
             assert longest_beginning(text, stop) <= num_held <= max(longest_beginning(text, stop), 3)
         else:
             assert num_held == max(longest_beginning(text, stop), unfinished), "as much as must be, and no more"
+
+
+repetitive_stops = st.lists(st.text("ab", min_size=1, max_size=9) | st.text("é€", min_size=1, max_size=3), max_size=6)
+repetitive_answers = st.lists(st.sampled_from((3, 4, 3, 4, len(TOKEN_BYTES) - 7, len(TOKEN_BYTES) - 6, 2)) | tokens)
+
+
+@settings(max_examples=500)
+@given(answers | repetitive_answers, stops | repetitive_stops.map(tuple), st.integers(1, 60), st.integers(0, 60))
+def test_every_token_shows_what_the_plain_rule_shows(
+    answer: list[int], stop: tuple[str, ...], max_tokens: int, cut_at: int
+) -> None:
+    """Also where an end comes in with `cut_at` tokens fixed before."""
+    plain = PlainEnding(tuple(text.encode() for text in stop), max_tokens)
+    ending = Ending(VOCABULARY, max_tokens=max_tokens, stop=stop)
+    late = Ending(VOCABULARY, max_tokens=max_tokens, stop=stop)
+    for count, token in enumerate(answer):
+        if count == cut_at:
+            late.restart(answer[:count])
+        shown = plain.push(token)
+        assert ending.push(token) == shown
+        assert ending.reason is plain.reason
+        if count >= cut_at:
+            assert late.push(token) == shown
+            assert late.reason is plain.reason
+        if plain.reason is not None:
+            return
 
 
 @given(st.text("abé€😀xyz", max_size=20), st.data(), stops)
