@@ -17,7 +17,7 @@ TRACE_MARK = "  | "
 
 
 class SafeToWrite(logging.Filter):
-    """Makes every record safe to show before it is formatted: no secret, and one line whatever others' texts are in it."""
+    """Makes every record safe to show before it is formatted: no secret, and one line whatever others wrote."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let it pass, changed."""
